@@ -1,0 +1,79 @@
+"""The geometry of a parallel-beam scan: where each projection was taken from.
+
+Enters: angles and the rotation centre. Leaves: one validated, immutable object that every
+reconstruction backend takes.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .errors import AnglesError, ReconstructionError, RotationCentreError
+
+# Ten full turns. A scan in degrees taken for radians exceeds it after 62 projections of 1 degree.
+_LARGEST_SENSIBLE_THETA = 20 * np.pi
+
+
+@dataclass(frozen=True, eq=False)
+class ScanGeometry:
+    """Parallel-beam geometry of one scan.
+
+    A point at (row, column) of a slice, measured from the slice's origin, falls on the detector
+    at ``rotation_centre + column * cos(theta) - row * sin(theta)``.
+
+    Parameters
+    ----------
+    theta : array of float64, shape (angle,)
+        Rotation angles in radians, in the order of the projections. Copied and made read-only.
+    rotation_centre : float
+        Detector column of the rotation axis in pixels; 0.0 is the centre of column 0.
+    n_columns : int
+        Detector columns; a slice has ``n_columns`` x ``n_columns`` pixels.
+
+    Raises
+    ------
+    AnglesError
+        Angles that are not a finite, non-empty vector, or too large to be radians.
+    RotationCentreError
+        A centre that does not lie on the detector.
+    ReconstructionError
+        Fewer than two columns.
+    """
+
+    theta: np.ndarray
+    rotation_centre: float
+    n_columns: int
+
+    def __post_init__(self) -> None:
+        theta = np.array(self.theta, dtype=np.float64)
+        if theta.ndim != 1 or theta.size == 0:
+            raise AnglesError(
+                f"theta: expected a vector of angles, got an array of shape {theta.shape}"
+            )
+        if not np.isfinite(theta).all():
+            bad = int(np.flatnonzero(~np.isfinite(theta))[0])
+            raise AnglesError(f"theta: expected finite angles, but angle {bad} is {theta[bad]}")
+        if np.abs(theta).max() > _LARGEST_SENSIBLE_THETA:
+            raise AnglesError(
+                f"theta: expected radians, got values up to {np.abs(theta).max():.6g}, which is "
+                "more than ten turns; if these are degrees, convert them with numpy.deg2rad"
+            )
+        if self.n_columns < 2:
+            raise ReconstructionError(
+                f"n_columns: expected at least 2 detector columns, got {self.n_columns}"
+            )
+        centre = float(self.rotation_centre)
+        if not 0.0 <= centre <= self.n_columns - 1:
+            raise RotationCentreError(
+                f"rotation_centre: expected a detector column between 0 and {self.n_columns - 1}, "
+                f"got {centre:g}; give it in pixels of the recorded frames, where 0 is the centre "
+                "of the first column"
+            )
+        theta.setflags(write=False)
+        object.__setattr__(self, "theta", theta)
+        object.__setattr__(self, "rotation_centre", centre)
+
+    @property
+    def n_angles(self) -> int:
+        """Number of projections."""
+        return len(self.theta)
