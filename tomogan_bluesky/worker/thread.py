@@ -1,0 +1,95 @@
+"""A thread that handles items in the order in which they were put, and never blocks the putter.
+
+Knows nothing of what the items are. Enter: items, from any thread. Leaves: calls of `handle`, all
+from one thread named ``tomogan-*``.
+"""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+_CLOSE = object()
+
+
+class ThreadWorker(Generic[Item]):
+    """An owned worker thread behind a queue.
+
+    Parameters
+    ----------
+    handle : callable
+        Called with each item. It must not raise: an exception is logged with its traceback, and
+        the next item is handled.
+    name : str
+        Name of the thread; "tomogan-" is put before it.
+    limit : int
+        How many items `put` accepts beyond those that are handled.
+    """
+
+    def __init__(self, handle: Callable[[Item], None], name: str, limit: int) -> None:
+        self._handle = handle
+        self._name = f"tomogan-{name}"
+        self._limit = limit
+        self._queue: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self._changed = threading.Condition()
+        self._put = 0
+        self._handled = 0
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def put(self, item: Item, *, must: bool = False) -> bool:
+        """Hand an item over, without waiting.
+
+        Returns False, and takes nothing, when `limit` items are waiting (unless `must`) or the
+        worker is closed.
+        """
+        if self._closed or (not must and self._put - self._handled >= self._limit):
+            return False
+        if self._thread is None:
+            self._start()
+        self._put += 1
+        self._queue.put(item)
+        return True
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait until every item that was put is handled; False when `timeout` seconds pass."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._handled >= self._put, timeout)
+
+    def close(self, timeout: float | None = None) -> bool:
+        """Handle what is waiting, then end the thread; False when `timeout` seconds pass.
+
+        After a time-out nothing more is handled but the item at hand.
+        """
+        self._closed = True
+        if self._thread is None:
+            return True
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if not self.join(timeout):
+            while not self._queue.empty():
+                self._queue.get()
+        self._queue.put(_CLOSE)
+        self._thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        return not self._thread.is_alive()
+
+    def _start(self) -> None:
+        # A daemon: a scan's process must be able to end even while a slab is being reconstructed.
+        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while (item := self._queue.get()) is not _CLOSE:
+            try:
+                self._handle(item)  # type: ignore[arg-type]
+            except Exception:
+                logger.exception("%s: an item could not be handled", self._name)
+            finally:
+                del item  # an idle worker holds no pixels
+                with self._changed:
+                    self._handled += 1
+                    self._changed.notify_all()
