@@ -1,0 +1,225 @@
+"""The callback that a beamline subscribes to its RunEngine.
+
+Enter: the documents of every run. Leave: at once, everything; later, from a worker, a derived run
+for each tomography scan.
+"""
+
+import logging
+import threading
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from .config import DenoisingConfig, PublishingConfig, ReconstructionConfig, ScanConfig
+from .denoise import Denoiser
+from .errors import ConfigurationError
+from .models.artifact import DEFAULT_MODEL
+from .processing import Engine, Progress, RunProcessor
+from .publish.documents import is_derived
+from .publish.publishers import Publishers, Target
+from .report import RunReport
+from .worker.thread import ThreadWorker
+
+logger = logging.getLogger(__name__)
+
+# Documents that wait for the worker. A scan of 10,000 projections fits many times over; the bound
+# is there so that a worker that hangs for hours does not take the memory of the beamline.
+_QUEUE_LIMIT = 100_000
+
+# For each kind of document, the key that leads to its run: directly, or through another document.
+_PARENT = {
+    "descriptor": "run_start",
+    "resource": "run_start",
+    "stream_resource": "run_start",
+    "stop": "run_start",
+    "event": "descriptor",
+    "event_page": "descriptor",
+    "datum": "resource",
+    "datum_page": "resource",
+    "stream_datum": "descriptor",
+}
+
+# Documents that others refer to. They are few and without pixels, and never refused.
+_STRUCTURAL = ("descriptor", "resource", "stream_resource")
+
+
+class TomoGANCallback:
+    """Turns the documents of tomography scans into denoised slices, beside the scan.
+
+    Subscribed to a RunEngine, it takes each document in microseconds and never raises: a scan
+    can't be slowed or aborted by it. Reconstruction, denoising and publishing happen in a worker;
+    what goes wrong there is logged, written into the stop document of the derived run, and
+    returned by `wait`.
+
+    Parameters
+    ----------
+    publish : Tiled client, str, callable(name, doc), or a list of these
+        Where the derived runs go. A string that starts with "http" is the address of a Tiled
+        server, another string a Tiled profile; the API key comes from ``TILED_API_KEY``.
+    model : str, Path, Denoiser or None
+        Name of a shipped model, path of a model file, or a denoiser; None publishes the
+        reconstruction alone.
+    scan, reconstruction, denoising, publishing : configurations
+        Frozen settings; the defaults find the detector and the angle in the descriptors.
+    worker : "thread"
+        Where the work is done.
+    device : str
+        "auto", "cpu", "cuda", "cuda:1", …
+    again : bool
+        Compute again what a successful derived run of the same settings holds already.
+    progress : callable, optional
+        Called in the worker with (raw uid, slices done, slices in all) after each slab.
+
+    Raises
+    ------
+    ConfigurationError
+        A worker of another kind. What can only be known later (a model that is missing, a server
+        that is down) does not raise: it fails the derived run.
+
+    Examples
+    --------
+    >>> tomogan = TomoGANCallback("http://localhost:8000")
+    >>> RE.subscribe(tomogan)
+    >>> RE(tomo_scan(...))
+    >>> tomogan.wait()
+    """
+
+    def __init__(
+        self,
+        publish: "Target | Iterable[Target]",
+        model: str | Path | Denoiser | None = DEFAULT_MODEL,
+        *,
+        scan: ScanConfig | None = None,
+        reconstruction: ReconstructionConfig | None = None,
+        denoising: DenoisingConfig | None = None,
+        publishing: PublishingConfig | None = None,
+        worker: Literal["thread"] = "thread",
+        device: str = "auto",
+        again: bool = False,
+        progress: Progress | None = None,
+    ) -> None:
+        if worker != "thread":
+            raise ConfigurationError(f"worker: expected 'thread', got {worker!r}")
+        self._engine = Engine(
+            Publishers(publish),
+            model,
+            scan or ScanConfig(),
+            reconstruction or ReconstructionConfig(),
+            denoising or DenoisingConfig(),
+            publishing or PublishingConfig(),
+            device,
+            again,
+            progress,
+        )
+        self._worker = ThreadWorker(self._handle, "worker", _QUEUE_LIMIT)
+        self._overrun: set[str] = set()  # descriptors whose events were refused
+        self._runs: dict[str, RunProcessor] = {}
+        self._run_of: dict[str, str] = {}
+        self._reports: list[RunReport] = []
+        self._lock = threading.Lock()
+
+    def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
+        """Take a document: enqueue it and return. Never raises, never waits."""
+        try:
+            self._enqueue(name, doc)
+        except Exception:
+            logger.exception("a %r document could not be taken in", name)
+
+    def wait(self, timeout: float | None = None) -> list[RunReport]:
+        """Wait until all documents so far are worked off.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds.
+
+        Returns
+        -------
+        list of RunReport
+            Of the scans that ended since the last call, in the order in which they ended.
+
+        Raises
+        ------
+        TimeoutError
+        """
+        if not self._worker.join(timeout):
+            raise TimeoutError(
+                f"expected all scans to be worked off within {timeout:g} s; wait again, the work "
+                "goes on"
+            )
+        with self._lock:
+            reports, self._reports = self._reports, []
+        return reports
+
+    def close(self, timeout: float | None = None) -> None:
+        """Work off what was taken in, then end the worker. Later documents are ignored.
+
+        Raises
+        ------
+        TimeoutError
+            The worker is still busy after `timeout` seconds; it ends after the scan at hand.
+        """
+        ended = self._worker.close(timeout)
+        for uid in self._runs:
+            logger.warning(
+                "run %s: closed before its stop document came; replay it to get its slices", uid
+            )
+        if not ended:
+            raise TimeoutError(f"expected the worker to end within {timeout:g} s; it is still busy")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # On the RunEngine's thread -----------------------------------------------------------------
+
+    def _enqueue(self, name: str, doc: Mapping[str, Any]) -> None:
+        must = name in _STRUCTURAL or name in ("start", "stop")
+        if self._worker.put((name, doc), must=must) or must:
+            return
+        descriptor = doc.get("descriptor", "")
+        if descriptor not in self._overrun:
+            self._overrun.add(descriptor)
+            logger.error(
+                "descriptor %s: too many documents are waiting, its scan will have to be replayed",
+                descriptor,
+            )
+
+    # On the worker's thread --------------------------------------------------------------------
+
+    def _handle(self, item: tuple[str, Mapping[str, Any]]) -> None:
+        name, doc = item
+        if name == "start":
+            if not is_derived(doc):
+                self._runs[doc["uid"]] = RunProcessor(self._engine, doc)
+                self._runs[doc["uid"]](name, doc)
+            return
+        raw_uid = self._raw_uid(name, doc)
+        run = self._runs.get(raw_uid)
+        if run is None:
+            return
+        if name == "stop":
+            self._finish(raw_uid, run, doc)
+            return
+        if name in _STRUCTURAL:
+            self._run_of[doc["uid"]] = raw_uid
+        run(name, doc)
+
+    def _finish(self, raw_uid: str, run: RunProcessor, stop_doc: Mapping[str, Any]) -> None:
+        del self._runs[raw_uid]
+        own = {uid for uid, owner in self._run_of.items() if owner == raw_uid}
+        for uid in own:
+            del self._run_of[uid]
+        if own & self._overrun:
+            self._overrun -= own
+            run.mark_backlog()
+        report = run("stop", stop_doc)
+        if report is not None:
+            with self._lock:
+                self._reports.append(report)
+
+    def _raw_uid(self, name: str, doc: Mapping[str, Any]) -> str:
+        parent = doc.get(_PARENT.get(name, ""), "")
+        return self._run_of.get(parent, parent)

@@ -1,0 +1,53 @@
+"""The command line: parses arguments, runs one command, prints its errors."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from ._version import __version__
+from .errors import TomoGANError
+
+# Verb to module; each has add_parser(subparsers) and run(args) -> exit code.
+_COMMANDS = ("demo", "serve_catalog", "ingest", "replay", "export", "train")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of `tomogan-bluesky` with all its commands."""
+    parser = argparse.ArgumentParser(
+        prog="tomogan-bluesky",
+        description="Denoised tomography slices from Bluesky scans, in Tiled.",
+        epilog="Start with: tomogan-bluesky demo",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument(
+        "-v", "--verbose", action="count", default=0, help="say more (-v: info, -vv: debug)"
+    )
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name in _COMMANDS:
+        module = import_module(f".commands.{name}", __package__)
+        module.add_parser(subparsers).set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns
+    -------
+    int
+        0 done, 1 a run failed or an error was reported, 2 usage.
+    """
+    args = make_parser().parse_args(argv)
+    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(args.verbose, 2)]
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger(__package__).setLevel(level)
+    try:
+        return int(args.run(args))
+    except TomoGANError as error:
+        print(f"tomogan-bluesky {args.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130

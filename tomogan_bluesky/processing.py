@@ -1,0 +1,322 @@
+"""From one raw run to one derived run.
+
+Enter: the documents of a raw run, one after another, in the worker. Leave: the documents of its
+derived run, to every publisher, and a `RunReport`. Nothing raises out of here: the first error of
+a run is kept, logged, written into the derived stop document, and reported.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ._version import __version__
+from .config import DenoisingConfig, PublishingConfig, ReconstructionConfig, ScanConfig
+from .denoise import Denoiser, TorchScriptDenoiser, check_reconstruction
+from .errors import ConfigurationError, IntakeError
+from .geometry import ScanGeometry
+from .intake.documents import ScanDocuments
+from .intake.sinogram import FrameAccount, FrameStore, Scan
+from .pipeline import SlabPipeline, find_rotation_centre
+from .publish.documents import DerivedRun, derivation_of
+from .publish.publishers import Publishers
+from .report import ExitStatus, RunRecord, RunReport, StageFailed
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass
+class Engine:
+    """What all runs of one callback share: publishers, generator, settings.
+
+    Attributes
+    ----------
+    publishers : Publishers
+    model : str, Path, Denoiser or None
+        A name or a path is loaded in the worker, at the first scan.
+    scan, reconstruction, denoising, publishing : configurations
+    device : str
+        "auto": the GPU where there is one.
+    again : bool
+        Compute a new attempt even where a successful derived run exists.
+    progress : callable or None
+        Called with the uid of the raw run, the slices done, and the slices in all.
+    """
+
+    publishers: Publishers
+    model: str | Path | Denoiser | None
+    scan: ScanConfig
+    reconstruction: ReconstructionConfig
+    denoising: DenoisingConfig
+    publishing: PublishingConfig
+    device: str = "auto"
+    again: bool = False
+    progress: Progress | None = None
+
+    def resolved_device(self) -> str:
+        """The device itself: never "auto"."""
+        if self.device == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        return self.device
+
+    def denoiser(self) -> Denoiser | None:
+        """The generator, loaded once; a load that failed is tried again at the next scan."""
+        if isinstance(self.model, str | Path):
+            self.model = TorchScriptDenoiser(
+                self.model, device=self.resolved_device(), noise=self.denoising.noise
+            )
+        return self.model
+
+    def settings(self) -> dict[str, Any]:
+        """Everything, apart from the generator, that decides the pixels of a derived run."""
+        return {
+            name: getattr(self, name).model_dump(mode="json")
+            for name in ("scan", "reconstruction", "denoising")
+        }
+
+
+class RunProcessor:
+    """One raw run: made with its start document, spent after its stop document."""
+
+    def __init__(self, engine: Engine, start_doc: Mapping[str, Any]) -> None:
+        self._engine = engine
+        self._raw_uid: str = start_doc["uid"]
+        self._record = RunRecord(self._raw_uid)
+        self._store = FrameStore()
+        self._documents = ScanDocuments(engine.scan, self._store.add, self._store.expect_shape)
+
+    def __call__(self, name: str, doc: Mapping[str, Any]) -> RunReport | None:
+        """Take one document; returns the report after the stop document of a tomography scan."""
+        with suppress(StageFailed), self._record.stage("intake"):
+            self._documents(name, doc)
+        if name != "stop":
+            return None
+        if not self._documents.is_tomography:
+            logger.info("run %s: not a tomography scan, left alone", self._raw_uid)
+            return None
+        return self._finish()
+
+    def mark_backlog(self) -> None:
+        """Some documents were not accepted, because too many were waiting."""
+        self._record.fail(
+            "intake",
+            IntakeError(
+                "expected every document of the scan, but too many were waiting and some were left "
+                "out; the raw data are safe: replay the run to get its slices"
+            ),
+        )
+
+    def _finish(self) -> RunReport:
+        engine, record = self._engine, self._record
+        denoiser = None
+        with suppress(StageFailed), record.stage("model"):
+            denoiser = engine.denoiser()
+        derivation = derivation_of(
+            self._raw_uid, _digest(engine.settings()), denoiser.sha256 if denoiser else "none"
+        )
+        attempt = 1
+        with suppress(StageFailed), record.stage("publish"):
+            attempt, final_uid = engine.publishers.next_attempt(
+                derivation, engine.publishing.directory
+            )
+            if final_uid is not None and not engine.again:
+                logger.info("run %s: derived run %s is there already", self._raw_uid, final_uid)
+                return RunReport(self._raw_uid, final_uid, "success", already_done=True)
+
+        scan = geometry = pipeline = None
+        with suppress(StageFailed):
+            scan = self._complete_scan()
+            geometry = self._geometry(scan)
+            with record.stage("reconstruct"):
+                pipeline = SlabPipeline(
+                    geometry,
+                    engine.reconstruction,
+                    denoiser,
+                    scan.dark,
+                    scan.flat,
+                    engine.resolved_device(),
+                )
+        emit = engine.publishers.broadcast()
+        derived = DerivedRun(
+            emit,
+            self._documents.start_doc,
+            derivation=derivation,
+            attempt=attempt,
+            metadata=self._provenance(geometry, pipeline, denoiser),
+            config=engine.publishing,
+        )
+        counts = _Counts()
+        with suppress(StageFailed):
+            with record.stage("publish"):
+                derived.start()
+            if scan is not None and pipeline is not None:
+                self._slabs(scan, pipeline, derived, denoiser is not None, counts)
+        status = self._exit_status()
+        frames = self._account()
+        with suppress(StageFailed), record.stage("publish"):
+            derived.stop(status, record.reason, frames.as_dict())
+            emit.check()
+        return RunReport(
+            raw_uid=self._raw_uid,
+            derived_uid=derived.uid if emit.reached_any else None,
+            exit_status=self._exit_status(),
+            reason=record.reason,
+            frames=frames,
+            seconds=dict(record.seconds),
+            n_slices=counts.slices,
+            n_failed_slices=counts.failed_slices,
+            n_clamped=counts.clamped,
+            rotation_centre=None if geometry is None else geometry.rotation_centre,
+            volume_path=derived.volume_path,
+        )
+
+    # The stages --------------------------------------------------------------------------------
+
+    def _complete_scan(self) -> Scan:
+        """The frames of the run, once nothing was wrong with its documents."""
+        if self._record.failure is not None and self._record.failure.startswith("intake"):
+            raise StageFailed("intake")
+        with self._record.stage("intake"):
+            scan = self._store.scan(self._promised())
+        account = scan.account
+        status = self._documents.stop_doc.get("exit_status")
+        coverage = np.rad2deg(scan.theta.max() - scan.theta.min())
+        if status != "success":
+            self._record.remark(
+                f"the raw run ended as {status!r} after {account.used} of {account.expected} "
+                f"projections, which cover {coverage:.1f} degrees; the volume is partial: "
+                "expect missing-wedge artefacts, or repeat the scan"
+            )
+        elif account.missing:
+            self._record.remark(
+                f"expected {account.expected} projections, got {account.used}: {account.missing} "
+                "missing; the volume was made without them"
+            )
+        for why, number in account.rejected.items():
+            self._record.remark(f"{number} projections rejected: {why}; look at the detector")
+        return scan
+
+    def _geometry(self, scan: Scan) -> ScanGeometry:
+        config = self._engine.reconstruction
+        with self._record.stage("centre"):
+            centre = config.rotation_centre
+            if centre is None:
+                centre = find_rotation_centre(
+                    scan.projections, scan.theta, scan.dark, scan.flat, config.minimum_transmission
+                )
+            return ScanGeometry(scan.theta, centre, scan.shape[2])
+
+    def _slabs(
+        self,
+        scan: Scan,
+        pipeline: SlabPipeline,
+        derived: DerivedRun,
+        denoise: bool,
+        counts: "_Counts",
+    ) -> None:
+        """Reconstruct, denoise and publish slab by slab; a slab that fails is published as NaN."""
+        engine, record = self._engine, self._record
+        _, n_rows, n_columns = scan.shape
+        with record.stage("reconstruct"):
+            first, last = _rows_within(engine.scan.rows, n_rows)
+        quantities = ("reconstruction", "denoised") if denoise else ("reconstruction",)
+        with record.stage("publish"):
+            derived.open_volume(
+                (last - first, n_columns, n_columns), quantities, scalars=("detector_row",)
+            )
+        for row, frames in scan.slabs((first, last), engine.reconstruction.slab_rows):
+            shape = (len(frames), n_columns, n_columns)
+            slab = {name: np.full(shape, np.nan, dtype=np.float32) for name in quantities}
+            failures = record.n_failures
+            with suppress(StageFailed):
+                with record.stage("reconstruct"):
+                    slices, n_clamped = pipeline.reconstruct(row, frames)
+                    slab["reconstruction"] = slices.cpu().numpy()
+                    counts.clamped += n_clamped
+                if denoise:
+                    with record.stage("denoise"):
+                        slab["denoised"] = pipeline.denoise(slices).cpu().numpy()
+            with record.stage("publish"):
+                derived.write_slab(
+                    row - first, slab, {"detector_row": list(range(row, row + len(frames)))}
+                )
+            counts.slices += len(frames)
+            counts.failed_slices += len(frames) * (record.n_failures > failures)
+            if engine.progress is not None:
+                engine.progress(self._raw_uid, counts.slices, last - first)
+
+    # What is said of the run -------------------------------------------------------------------
+
+    def _promised(self) -> int | None:
+        """How many projections there should be: of a finished run those that it counted."""
+        documents = self._documents
+        counted = documents.stop_doc.get("num_events", {}).get(documents.projection_stream)
+        if documents.stop_doc.get("exit_status") == "success" and counted is not None:
+            return int(counted)
+        return documents.declared_projections
+
+    def _account(self) -> FrameAccount:
+        return self._store.account(self._promised())
+
+    def _exit_status(self) -> ExitStatus:
+        if self._record.failure is not None:
+            return "fail"
+        raw = self._documents.stop_doc.get("exit_status")
+        return "success" if raw == "success" else "abort"
+
+    def _provenance(
+        self,
+        geometry: ScanGeometry | None,
+        pipeline: SlabPipeline | None,
+        denoiser: Denoiser | None,
+    ) -> dict[str, Any]:
+        """For the start document: what was done, with what, in which version."""
+        md: dict[str, Any] = {
+            "analysis": {"name": "tomogan_bluesky", "version": __version__},
+            "configuration": json.dumps(self._engine.settings()),
+            "dark_flat_run": self._raw_uid,
+        }
+        if geometry is not None:
+            md["rotation_centre"] = geometry.rotation_centre
+            md["theta_range_deg"] = [
+                float(np.rad2deg(geometry.theta.min())),
+                float(np.rad2deg(geometry.theta.max())),
+            ]
+        if pipeline is not None:
+            md["slice_origin"] = list(pipeline.origin)
+        if denoiser is not None:
+            md["model_sha256"] = denoiser.sha256
+            md["model_card"] = denoiser.card.model_dump_json()
+            if mismatch := check_reconstruction(denoiser.card, self._engine.reconstruction):
+                self._record.remark(mismatch)
+        return md
+
+
+@dataclass
+class _Counts:
+    slices: int = 0
+    failed_slices: int = 0
+    clamped: int = 0
+
+
+def _rows_within(rows: tuple[int, int] | None, n_rows: int) -> tuple[int, int]:
+    first, last = rows or (0, n_rows)
+    if last > n_rows:
+        raise ConfigurationError(
+            f"scan.rows: expected rows of the detector, which has {n_rows}, got {first}:{last}; "
+            "the last row is not included"
+        )
+    return first, last
+
+
+def _digest(settings: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

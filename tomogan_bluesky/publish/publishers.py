@@ -1,0 +1,121 @@
+"""The places that derived runs are published to.
+
+Enter: what a user gives as `publish` (a Tiled client, an address, a profile name, a callable, or a
+list of these), later documents. Leave: the documents, to each of them. One that fails does not
+keep the others from theirs.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tiled.client.base import BaseClient
+
+from ..errors import ConfigurationError, PublishError
+from .catalog import TiledPublisher, attempts, connect
+from .documents import derived_uid, volume_path
+
+logger = logging.getLogger(__name__)
+
+Publish = Callable[[str, Mapping[str, Any]], Any]
+Target = BaseClient | str | Publish
+
+
+class Publishers:
+    """Where derived runs go; connections are made at the first use.
+
+    Raises
+    ------
+    ConfigurationError
+        A target that is neither a Tiled client, nor a string, nor callable.
+    """
+
+    def __init__(self, targets: Target | Iterable[Target]) -> None:
+        if isinstance(targets, BaseClient | str) or callable(targets):
+            targets = [targets]
+        self._targets = list(targets)
+        for target in self._targets:
+            if not (isinstance(target, BaseClient | str) or callable(target)):
+                raise ConfigurationError(
+                    "publish: expected a Tiled client, an address, a profile name or a callable "
+                    f"that takes (name, doc), got {type(target).__name__}"
+                )
+
+    def next_attempt(self, derivation: str, directory: Path | None) -> tuple[int, str | None]:
+        """The number of the next attempt, and the uid of the final version where there is one.
+
+        A number whose file is in `directory` is taken, whatever became of that attempt.
+
+        Raises
+        ------
+        PublishError
+            A catalog can't be reached.
+        """
+        known = [
+            attempt
+            for target in self._targets
+            if not _is_callable(target)
+            for attempt in attempts(connect(target), derivation)
+        ]
+        final = next((a.uid for a in known if a.exit_status == "success"), None)
+        number = max((a.attempt for a in known), default=0) + 1
+        while directory and volume_path(directory, derived_uid(derivation, number)).exists():
+            number += 1
+        return number, final
+
+    def broadcast(self) -> "Broadcast":
+        """A fresh `Broadcast` for one derived run."""
+        return Broadcast(self._targets)
+
+
+class Broadcast:
+    """Sends the documents of one derived run to every target.
+
+    A target that raises gets no more documents of this run; `check` tells.
+    """
+
+    def __init__(self, targets: Iterable[Target]) -> None:
+        self._errors: list[Exception] = []
+        self._sinks: list[Publish] = []
+        for target in targets:
+            try:
+                self._sinks.append(
+                    target if _is_callable(target) else TiledPublisher(connect(target))
+                )
+            except PublishError as error:
+                self._errors.append(error)
+
+    @property
+    def reached_any(self) -> bool:
+        """Whether at least one target has taken every document so far."""
+        return bool(self._sinks)
+
+    def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
+        for sink in list(self._sinks):
+            try:
+                sink(name, doc)
+            except Exception as error:
+                logger.error("publishing a %r document failed: %s", name, error)
+                self._errors.append(error)
+                self._sinks.remove(sink)
+
+    def check(self) -> None:
+        """Raise the first error of any target.
+
+        Raises
+        ------
+        PublishError
+        """
+        if self._errors:
+            first = self._errors[0]
+            if isinstance(first, PublishError):
+                raise first
+            raise PublishError(
+                f"expected every publisher to take the derived run, got from one of them: "
+                f"{type(first).__name__}: {first}"
+            ) from first
+
+
+def _is_callable(target: Target) -> bool:
+    return callable(target) and not isinstance(target, BaseClient)

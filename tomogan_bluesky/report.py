@@ -1,0 +1,116 @@
+"""What became of one raw run: collected while it is processed, then told to people and programs."""
+
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from .intake.sinogram import FrameAccount
+
+logger = logging.getLogger(__name__)
+
+ExitStatus = Literal["success", "abort", "fail"]
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """The outcome of one raw run, as `TomoGANCallback.wait` returns it.
+
+    Attributes
+    ----------
+    raw_uid : str
+    derived_uid : str or None
+        The derived run; None where none could be published.
+    exit_status : "success", "abort" or "fail"
+        "abort": the raw run ended early, and what there was of it is reconstructed.
+    reason : str
+        The first error; for a success, what is still to be said (frames missing or rejected).
+    frames : FrameAccount
+    seconds : dict of str to float
+        Time by stage: "model", "intake", "centre", "reconstruct", "denoise", "publish".
+    n_slices, n_failed_slices : int
+        Slices published, and those of them that hold NaN because their slab failed.
+    n_clamped : int
+        Transmissions that were raised to the smallest allowed one before the logarithm.
+    rotation_centre : float or None
+        Detector column of the axis, as used.
+    volume_path : Path or None
+        The HDF5 file of the slices, where they are in one.
+    already_done : bool
+        A successful derived run of the same settings was there, and nothing was computed.
+    """
+
+    raw_uid: str
+    derived_uid: str | None
+    exit_status: ExitStatus
+    reason: str = ""
+    frames: FrameAccount = field(default_factory=FrameAccount)
+    seconds: dict[str, float] = field(default_factory=dict)
+    n_slices: int = 0
+    n_failed_slices: int = 0
+    n_clamped: int = 0
+    rotation_centre: float | None = None
+    volume_path: Path | None = None
+    already_done: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            **asdict(self),
+            "volume_path": None if self.volume_path is None else str(self.volume_path),
+        }
+
+
+class StageFailed(Exception):
+    """A stage ended with an error, which is recorded; what depends on the stage can't go on."""
+
+
+class RunRecord:
+    """Collects the outcome of one raw run: its first error, its remarks, its times."""
+
+    def __init__(self, raw_uid: str) -> None:
+        self.raw_uid = raw_uid
+        self.failure: str | None = None
+        self.n_failures = 0
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._remarks: list[str] = []
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage; an error in it is kept if it is the first, logged, and becomes StageFailed.
+
+        Raises
+        ------
+        StageFailed
+        """
+        started = time.perf_counter()
+        try:
+            yield
+        except Exception as error:
+            self.fail(name, error)
+            raise StageFailed(name) from error
+        finally:
+            self.seconds[name] += time.perf_counter() - started
+
+    def fail(self, stage: str, error: Exception) -> None:
+        """Keep the first error of the run, and log each with the uid and the stage."""
+        self.n_failures += 1
+        text = f"{stage}: {error}" if str(error) else f"{stage}: {type(error).__name__}"
+        if self.failure is None:
+            self.failure = text
+        logger.error("run %s: %s", self.raw_uid, text)
+        logger.debug("run %s: where it happened", self.raw_uid, exc_info=error)
+
+    def remark(self, text: str) -> None:
+        """Something that a reader of the result must know and that is no failure."""
+        self._remarks.append(text)
+        logger.warning("run %s: %s", self.raw_uid, text)
+
+    @property
+    def reason(self) -> str:
+        """For the stop document and the report: the first error, then the remarks."""
+        return "; ".join([*([self.failure] if self.failure else []), *self._remarks])
