@@ -1,3 +1,3 @@
-"""The one place where the version is written; setup.cfg and `tomogan_bluesky.__version__` read it."""
+"""The only place where the version is written; setup.cfg and the package read it here."""
 
 __version__ = "0.1.0"
