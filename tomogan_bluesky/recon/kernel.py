@@ -1,0 +1,171 @@
+"""Interpolation between projections and slices in Fourier space.
+
+By the Fourier slice theorem, the transform of a projection lies on a line through the origin of
+the slice's transform. Enters: a scan geometry. Leaves: `FourierGrid`, which knows for each sample
+on those lines its neighbours on a Cartesian grid and their weights, computed once and shared by
+all slices. `gridrec` spreads the samples over the grid, `project` is the transpose and reads them
+from it.
+"""
+
+import math
+
+import numpy as np
+import torch
+
+from ..geometry import ScanGeometry
+from .filters import transform_size
+
+
+def slice_origin(n_columns: int) -> tuple[int, int]:
+    """Pixel (row, column) of the rotation axis in a slice, the same as in TomoPy's gridrec."""
+    right = (n_columns + 1) // 2
+    return n_columns - 1 - right, right
+
+
+class KaiserBessel:
+    """Kaiser-Bessel interpolation kernel and its Fourier transform, in float64.
+
+    Parameters
+    ----------
+    width : int
+        Even number of grid points under the kernel.
+    oversampling : float
+        Size of the grid in image widths. It decides the kernel's shape (Beatty, Nishimura and
+        Pauly, IEEE Trans. Med. Imaging 24, 799, 2005, eq. 5).
+    """
+
+    def __init__(self, width: int, oversampling: float) -> None:
+        self.width = width
+        self.beta = math.pi * math.sqrt((width * (1 - 0.5 / oversampling)) ** 2 - 0.8)
+        self._peak = float(np.i0(self.beta))
+
+    def __call__(self, distance: torch.Tensor) -> torch.Tensor:
+        """Weight of a grid point at `distance` grid steps; 0 beyond half the width."""
+        inside = 1 - (2 * distance / self.width) ** 2
+        weight = torch.special.i0(self.beta * inside.clamp_min(0).sqrt()) / self._peak
+        return torch.where(inside > 0, weight, 0.0)
+
+    def transform(self, frequency: torch.Tensor) -> torch.Tensor:
+        """Fourier transform at `frequency`, in cycles per grid step, within half a cycle."""
+        root = (self.beta**2 - (math.pi * self.width * frequency) ** 2).sqrt()
+        return self.width / self._peak * torch.sinh(root) / root
+
+
+class FourierGrid:
+    """Neighbours and weights of the polar samples of a scan on the half plane of a slice.
+
+    Sample (angle, k) is the transform of one projection, about the rotation axis, at ``k / size``
+    cycles per column. Samples in the left half plane are replaced by their conjugates in the right
+    one. The grid has the rows of `torch.fft.rfft2` and its columns with `margin` more on each
+    side, where the kernel reaches over the edge of the half plane.
+
+    Parameters
+    ----------
+    geometry : ScanGeometry
+    oversampling : float
+        Size of the grid in image widths.
+    kernel_width : int
+        Even number of grid points, along each axis, that take part in a sample.
+    device : str or torch.device
+
+    Attributes
+    ----------
+    size : int
+        Rows of the grid, and length of the transform of a projection.
+    n_frequencies : int
+        Samples of a projection, ``size // 2 + 1``.
+    shape : tuple of int
+        Rows and columns of the grid, margins included.
+    cells : torch.Tensor, int32, shape (angle * frequency, kernel_width ** 2)
+        Flat indices into the grid.
+    weights : torch.Tensor, float32, as `cells`
+    conjugated : torch.Tensor, bool, shape (angle,)
+        Projections whose samples enter as their conjugates.
+    centre_phase : torch.Tensor, complex128, shape (frequency,)
+        Factor that moves the origin of a projection from column 0 to the rotation axis. It is 0 at
+        the Nyquist frequency, where a shift is not defined.
+    roll_off : torch.Tensor, float32, shape (n_columns, n_columns)
+        Factor on the slice (y, x) that undoes the kernel's effect.
+    origin : tuple of int
+        Pixel (row, column) of the rotation axis.
+    """
+
+    def __init__(
+        self,
+        geometry: ScanGeometry,
+        oversampling: float,
+        kernel_width: int = 4,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        n = geometry.n_columns
+        self.size = transform_size(oversampling * n)
+        self.n_frequencies = self.size // 2 + 1
+        self.margin = kernel_width // 2
+        self.shape = (self.size, self.n_frequencies + 2 * self.margin)
+        self.origin = slice_origin(n)
+        kernel = KaiserBessel(kernel_width, self.size / n)
+
+        theta = torch.tensor(geometry.theta)
+        conjugated = torch.cos(theta) < 0
+        sign = torch.where(conjugated, -1.0, 1.0)
+        k = torch.arange(self.n_frequencies, dtype=torch.float64)
+        u, u_weights = self._neighbours(torch.outer(sign * torch.cos(theta), k), kernel)
+        v, v_weights = self._neighbours(torch.outer(-sign * torch.sin(theta), k), kernel)
+        cells = v.remainder_(self.size).mul_(self.shape[1])[:, :, None] + (u + self.margin)[:, None]
+        self.cells = cells.flatten(1).to(device)
+        self.weights = (v_weights[:, :, None] * u_weights[:, None]).flatten(1).to(device)
+        self.conjugated = conjugated.to(device)
+
+        phase = torch.exp(2j * math.pi * geometry.rotation_centre / self.size * k)
+        phase[-1] = 0
+        self.centre_phase = phase.to(device)
+        pixel = torch.arange(n, dtype=torch.float64)
+        y, x = (1 / kernel.transform((pixel - o) / self.size) for o in self.origin)
+        self.roll_off = torch.outer(y, x).float().to(device)
+        # Row indices that turn v into -v.
+        self._mirror = torch.remainder(-torch.arange(self.size, device=device), self.size)
+
+    @staticmethod
+    def _neighbours(
+        position: torch.Tensor, kernel: KaiserBessel
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Grid points under the kernel (int32) and their weights (float32), (sample, point)."""
+        position = position.reshape(-1, 1)
+        first = torch.ceil(position - kernel.width / 2)
+        points = first + torch.arange(kernel.width)
+        return points.int(), kernel(position - points).float()
+
+    def fold(self, grid: torch.Tensor) -> torch.Tensor:
+        """Add what lies in the margins to the half plane, as conjugates at mirrored frequencies.
+
+        Parameters
+        ----------
+        grid : torch.Tensor, complex64, shape (*shape, slice)
+            Changed in place.
+
+        Returns
+        -------
+        torch.Tensor, complex64, shape (size, n_frequencies, slice)
+            The half plane of a real slice's transform, a view of `grid`.
+        """
+        m = self.margin
+        for edge in (slice(0, 2 * m + 1), slice(-2 * m - 1, None)):
+            around = grid[:, edge]
+            around += around[self._mirror].flip(1).conj()
+        return grid[:, m:-m]
+
+    def unfold(self, half_plane: torch.Tensor) -> torch.Tensor:
+        """Fill the margins from the half plane: the transpose of `fold`.
+
+        Parameters
+        ----------
+        half_plane : torch.Tensor, complex64, shape (size, n_frequencies, slice)
+
+        Returns
+        -------
+        torch.Tensor, complex64, shape (*shape, slice)
+        """
+        m = self.margin
+        left = half_plane[self._mirror, 1 : m + 1].flip(1).conj()
+        right = half_plane[self._mirror, -m - 1 : -1].flip(1).conj()
+        return torch.cat((left, half_plane, right), dim=1)
