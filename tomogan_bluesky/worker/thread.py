@@ -71,11 +71,16 @@ class ThreadWorker(Generic[Item]):
             return True
         deadline = None if timeout is None else time.monotonic() + timeout
         if not self.join(timeout):
-            while not self._queue.empty():
-                self._queue.get()
+            self._drop_waiting()
         self._queue.put(_CLOSE)
         self._thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
         return not self._thread.is_alive()
+
+    def _drop_waiting(self) -> None:
+        with self._changed:
+            while not self._queue.empty():
+                if self._queue.get() is not _CLOSE:
+                    self._handled += 1
 
     def _start(self) -> None:
         # A daemon: a scan's process must be able to end even while a slab is being reconstructed.
