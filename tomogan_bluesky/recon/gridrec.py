@@ -101,7 +101,7 @@ class Gridrec:
     def _spectra(self, attenuation: torch.Tensor) -> torch.Tensor:
         """Half planes of the slices' transforms, complex64, shape (size, n_frequencies, slice)."""
         grid = self._grid
-        polar = torch.fft.rfft(attenuation, grid.size) * self._response
+        polar = grid.multiply(torch.fft.rfft(attenuation, grid.size), self._response)
         samples = torch.view_as_real(polar).permute(1, 2, 0, 3).contiguous()
         samples[grid.conjugated, ..., 1] *= -1
         spread = F.embedding_bag(

@@ -93,5 +93,6 @@ class Projector:
             per_sample_weights=grid.weights,
         ).view(self.geometry.n_angles, grid.n_frequencies, -1, 2)
         samples[grid.conjugated, ..., 1] *= -1
-        polar = torch.view_as_complex(samples).permute(2, 0, 1).contiguous() * self._response
-        return torch.fft.irfft(polar, grid.size)[..., : self.geometry.n_columns]
+        polar = torch.view_as_complex(samples).permute(2, 0, 1).contiguous()
+        lines = torch.fft.irfft(grid.multiply(polar, self._response), grid.size)
+        return lines[..., : self.geometry.n_columns]
