@@ -1,0 +1,165 @@
+"""`tomogan-bluesky replay`: an archived scan through the same callback as a live one."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+_EXAMPLES = """\
+examples:
+  tomogan-bluesky replay -1 --catalog my_catalog
+      the newest scan, with the model that ships with the package
+  tomogan-bluesky replay 3f2a --catalog my_catalog --centre 1023.5 --filter shepp --model none
+      reconstruct only, with a given rotation centre
+  tomogan-bluesky replay 12 --catalog my_catalog --backend tomopy --rows 100:108 --again
+  tomogan-bluesky replay 12 --catalog my_catalog --remove
+      remove what was derived from scan 12, files included
+"""
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "replay",
+        help="reconstruct and denoise an archived scan",
+        description="Reconstruct and denoise an archived scan, as the callback does live.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", help="uid, unique beginning of a uid, scan_id, or -1 for the newest")
+    parser.add_argument("--catalog", required=True, type=Path, help="folder of the catalog")
+    parser.add_argument("--into", type=Path, help="publish to this catalog (default: the same)")
+    parser.add_argument("--backend", choices=("torch", "tomopy"), default="torch")
+    parser.add_argument("--method", choices=("gridrec", "fbp"), default="gridrec")
+    parser.add_argument("--filter", default="ramlak", help="ramlak, shepp, hann, … or none")
+    parser.add_argument(
+        "--centre",
+        "--center",
+        type=float,
+        help="detector column of the rotation axis (default: found from a 0°/180° pair)",
+    )
+    parser.add_argument("--rows", type=rows, metavar="A:B", help="detector rows A to B - 1")
+    parser.add_argument("--model", help="name or path of a model, or none")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, …")
+    parser.add_argument("--again", action="store_true", help="compute again what is there already")
+    parser.add_argument("--remove", action="store_true", help="remove what was derived, and stop")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    return parser
+
+
+def rows(text: str) -> tuple[int, int]:
+    """Parse "A:B"."""
+    first, _, last = text.partition(":")
+    try:
+        return int(first), int(last)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected two row numbers as A:B, for example 100:108, got {text!r}"
+        ) from None
+
+
+def run(args: argparse.Namespace) -> int:
+    from contextlib import ExitStack
+
+    from pydantic import ValidationError
+    from tqdm import tqdm
+
+    from ..callback import TomoGANCallback
+    from ..config import PublishingConfig, ReconstructionConfig, ScanConfig
+    from ..errors import ConfigurationError
+    from ..models.artifact import DEFAULT_MODEL
+    from ..publish.catalog import find_run
+    from ..publish.server import serve_catalog
+    from ..replay import replay
+
+    try:
+        scan = ScanConfig(rows=args.rows)
+        reconstruction = ReconstructionConfig(
+            backend=args.backend,
+            method=args.method,
+            filter=args.filter,
+            rotation_centre=args.centre,
+        )
+    except ValidationError as error:
+        raise ConfigurationError("; ".join(_say(e) for e in error.errors())) from None
+    with ExitStack() as stack:
+        source = stack.enter_context(serve_catalog(args.catalog))
+        into = args.into or args.catalog
+        target = stack.enter_context(serve_catalog(into)) if args.into else source
+        raw = find_run(source.client(), args.run)
+        if args.remove:
+            return _remove(target.client(), raw, args.json)
+        bar = stack.enter_context(tqdm(unit="slice", desc="replay", disable=None))
+
+        def show(_: str, done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        callback = stack.enter_context(
+            TomoGANCallback(
+                target.client(),
+                {None: DEFAULT_MODEL, "none": None}.get(args.model, args.model),
+                scan=scan,
+                reconstruction=reconstruction,
+                publishing=PublishingConfig(directory=target.volumes),
+                device=args.device,
+                again=args.again,
+                progress=show,
+            )
+        )
+        reports = replay(raw, callback)
+    return _tell(reports, args)
+
+
+def _say(problem: Any) -> str:
+    setting = ".".join(str(part) for part in problem["loc"])
+    return f"{setting or 'settings'}: {problem['msg']}, got {problem['input']!r}"
+
+
+def _tell(reports: list[Any], args: argparse.Namespace) -> int:
+    from ..errors import IntakeError
+
+    if not reports:
+        raise IntakeError(
+            f"run {args.run}: expected a tomography scan (frames with angles in stream 'primary', "
+            "darks and flats in streams of their own), and it is none"
+        )
+    for report in reports:
+        if args.json:
+            print(json.dumps(report.as_dict()))
+            continue
+        frames = report.frames
+        print(f"raw run      {report.raw_uid}")
+        print(f"derived run  {report.derived_uid}")
+        if report.already_done:
+            print("was there already; --again computes it again")
+            continue
+        print(
+            f"frames       {frames.used} of {frames.expected} used, {frames.missing} missing, "
+            f"{frames.superseded} superseded, {sum(frames.rejected.values())} rejected"
+        )
+        print(f"slices       {report.n_slices}, rotation centre {report.rotation_centre}")
+        print("seconds      " + ", ".join(f"{k} {v:.2f}" for k, v in report.seconds.items()))
+        if report.volume_path is not None:
+            print(f"file         {report.volume_path}")
+        if report.exit_status == "success" and report.reason:
+            print(f"note         {report.reason}")
+    failed = [report for report in reports if report.exit_status != "success"]
+    for report in failed:
+        print(f"run {report.raw_uid}: {report.exit_status}: {report.reason}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _remove(client: Any, run: Any, as_json: bool) -> int:
+    from ..publish.catalog import derived_runs, remove_derived_run
+
+    uids = derived_runs(client, run.metadata["start"])
+    for uid in uids:
+        path = remove_derived_run(client, uid)
+        if as_json:
+            print(json.dumps({"removed": uid, "file": None if path is None else str(path)}))
+        else:
+            print(f"removed {uid}" + (f" and {path}" if path else ""))
+    if not uids and not as_json:
+        print("nothing was derived from it")
+    return 0
