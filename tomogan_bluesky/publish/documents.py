@@ -1,0 +1,421 @@
+"""The documents of a derived run.
+
+Enter: the start document of a raw run, slabs of slices, and at the end what became of them. Leave:
+the documents of a run of its own, each composed and validated by event-model, to one callable; and
+one HDF5 file with the pixels, unless these travel inside the events.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+from uuid import UUID, uuid5
+
+import event_model
+import numpy as np
+
+from ..config import PublishingConfig
+from ..errors import PublishError
+from ..intake.uris import file_uri
+from .volume_file import VolumeFile, check_slab, dataset_path
+
+Emit = Callable[[str, Mapping[str, Any]], Any]
+ExitStatus = Literal["success", "abort", "fail"]
+
+ORIGINAL_RUN = "original_run_uid"
+"""Start key of a derived run that holds the uid of the run it comes from; bluesky's own."""
+
+FRAMES = "tomogan_frames"
+"""Stop key of a derived run that holds the account of the projections."""
+
+STREAM = "primary"
+SPEC = {"name": "TomoGANVolume", "version": "1.0"}
+
+# Made up once, so that the same inputs give the same identifiers on every machine.
+_NAMESPACE = UUID("fa14d95a-6584-5d9a-a4e8-d1413e4f600a")
+
+# What people look for, and whom the data belong to.
+_INHERITED = (
+    "sample",
+    "data_session",
+    "data_groups",
+    "group",
+    "owner",
+    "project",
+    "proposal",
+    "tiled_access_tags",
+)
+
+
+def is_derived(start_doc: Mapping[str, Any]) -> bool:
+    """Whether a run was made from another run, by us or by any other analysis."""
+    return ORIGINAL_RUN in start_doc
+
+
+def derivation_of(raw_uid: str, config_digest: str, model_sha256: str) -> str:
+    """Identifier of "this run with these settings and this model"; the same in any process."""
+    return str(uuid5(_NAMESPACE, json.dumps([raw_uid, config_digest, model_sha256])))
+
+
+def derived_uid(derivation: str, attempt: int) -> str:
+    """Uid of the run of one attempt at a derivation."""
+    return str(uuid5(UUID(derivation), str(attempt)))
+
+
+def volume_path(directory: Path, uid: str) -> Path:
+    """The file that holds the slices of a derived run."""
+    return Path(directory).absolute() / f"{uid}.h5"
+
+
+class DerivedRun:
+    """One derived run, from its start to its stop document.
+
+    Call `start`, then `open_volume` and `write_slab` for each slab in row order, then `stop`. A
+    scan that cannot be reconstructed gets `start` and `stop` alone.
+
+    Parameters
+    ----------
+    emit : callable
+        Called with each (name, document).
+    raw_start : mapping
+        Start document of the raw run.
+    derivation : str
+        See `derivation_of`.
+    attempt : int
+        From 1; decides the uid together with the derivation.
+    metadata : mapping
+        Provenance for the start document. Entries that are None are left out; mappings become JSON
+        text, because their keys may contain ``.`` or ``/``, which start documents must not.
+    config : PublishingConfig
+        With a directory, the pixels go to a file there. Without, they go into the events, and are
+        announced slab by slab whatever `announce` says.
+
+    Attributes
+    ----------
+    uid : str
+    volume_path : Path or None
+        The file of the slices, once `open_volume` has made it.
+    """
+
+    def __init__(
+        self,
+        emit: Emit,
+        raw_start: Mapping[str, Any],
+        *,
+        derivation: str,
+        attempt: int,
+        metadata: Mapping[str, Any],
+        config: PublishingConfig,
+    ) -> None:
+        self.uid = derived_uid(derivation, attempt)
+        self.volume_path: Path | None = None
+        self._emit = emit
+        self._config = config
+        self._raw_uid: str = raw_start["uid"]
+        self._start_metadata = {
+            **{key: raw_start[key] for key in _INHERITED if raw_start.get(key) is not None},
+            **_flat(metadata),
+            ORIGINAL_RUN: self._raw_uid,
+            "derived_from": [self._raw_uid],
+            "derivation": derivation,
+            "attempt": attempt,
+            "plan_name": "tomogan_bluesky",
+            "tiled_specs": [SPEC],
+        }
+        # Not as scan_id: there, the number would lead to this run instead of the raw one.
+        if raw_start.get("scan_id") is not None:
+            self._start_metadata["raw_scan_id"] = raw_start["scan_id"]
+        self._run: event_model.ComposeRunBundle | None = None
+        self._volume: _Volume | None = None
+        self._stopped = False
+
+    def start(self) -> None:
+        """Emit the start document."""
+        if self._run is not None:
+            raise PublishError(f"derived run {self.uid}: expected one start, got a second one")
+        self._run = event_model.compose_run(uid=self.uid, metadata=self._start_metadata)
+        self._emit("start", self._run.start_doc)
+
+    def open_volume(
+        self,
+        shape: tuple[int, int, int],
+        quantities: Sequence[str],
+        units: str = "1/pixel",
+        scalars: Sequence[str] = (),
+    ) -> None:
+        """Say what is coming, and make the file for it.
+
+        Parameters
+        ----------
+        shape : (slice, y, x)
+            Of the whole volume.
+        quantities : sequence of str
+            Names of the volumes that every slab brings.
+        units : str
+            Of all quantities.
+        scalars : sequence of str
+            Names of the numbers that every slab brings, one a slice; ``slice_index`` is added. The
+            descriptor is emitted with the first slab, which shows their types.
+
+        Raises
+        ------
+        PublishError
+            The file exists or cannot be made; no start, or a second volume.
+        """
+        if self._run is None or self._stopped or self._volume is not None:
+            raise PublishError(
+                f"derived run {self.uid}: expected one open_volume between start and stop"
+            )
+        file, swmr = None, self._config.announce == "live"
+        if self._config.directory is not None:
+            path = volume_path(self._config.directory, self.uid)
+            file_uri(path)  # a name that readers could not find is refused before it is used
+            file = VolumeFile(
+                path,
+                shape,
+                quantities,
+                units=units,
+                attributes={
+                    "derived_run_uid": self.uid,
+                    "raw_run_uid": self._raw_uid,
+                    "creator": "tomogan_bluesky",
+                },
+                swmr=swmr,
+            )
+            self.volume_path = path
+        self._volume = _Volume(
+            self._run, shape, tuple(quantities), units, tuple(scalars), file, swmr
+        )
+
+    def write_slab(
+        self,
+        first_slice: int,
+        arrays: Mapping[str, np.ndarray],
+        scalars: Mapping[str, Sequence[float]],
+    ) -> None:
+        """Publish one slab: pixels first, then the documents that announce them.
+
+        Parameters
+        ----------
+        first_slice : int
+            Position of the slab in the volume; slabs come in row order.
+        arrays : mapping of quantity to array, shape (slice, y, x)
+        scalars : mapping of name to sequence, one number a slice
+
+        Raises
+        ------
+        PublishError
+            A slab that is not the next one, of another shape, or with other scalars than said; a
+            disk that does not take it.
+        """
+        if self._volume is None or self._stopped:
+            raise PublishError(
+                f"derived run {self.uid}: expected a slab between open_volume and stop"
+            )
+        self._volume.write(first_slice, arrays, scalars)
+        if self._config.announce == "live" or self._volume.file is None:
+            self._announce()
+
+    def stop(self, exit_status: ExitStatus, reason: str, account: Mapping[str, Any]) -> None:
+        """Close the file and emit the stop document.
+
+        Parameters
+        ----------
+        exit_status : "success", "abort" or "fail"
+        reason : str
+        account : mapping
+            The projections: expected, used, superseded, missing, rejected (counts by reason). It
+            goes into the stop document under `FRAMES`, the reasons as a list of
+            ``{"reason": …, "frames": …}``.
+
+        Raises
+        ------
+        PublishError
+            No start, or a second stop. The file cannot be closed: then the stop document says
+            "fail" all the same.
+        """
+        if self._run is None or self._stopped:
+            raise PublishError(f"derived run {self.uid}: expected one stop, after the start")
+        self._stopped = True
+        failure: PublishError | None = None
+        if self._volume is not None:
+            try:
+                self._volume.close()
+            except PublishError as error:
+                failure = error
+                exit_status, reason = "fail", reason or str(error)
+            else:
+                self._announce()
+        stop: dict[str, Any] = {**self._run.compose_stop(exit_status=exit_status, reason=reason)}
+        stop[FRAMES] = _without_free_keys(account)
+        event_model.schema_validators[event_model.DocumentNames.stop].validate(stop)
+        self._emit("stop", stop)
+        if failure is not None:
+            raise failure
+
+    def _announce(self) -> None:
+        if self._volume is not None:
+            for name, doc in self._volume.documents():
+                self._emit(name, doc)
+
+
+class _Volume:
+    """The volume of a derived run: its pixels, and the documents about them."""
+
+    def __init__(
+        self,
+        run: event_model.ComposeRunBundle,
+        shape: tuple[int, int, int],
+        quantities: tuple[str, ...],
+        units: str,
+        scalars: tuple[str, ...],
+        file: VolumeFile | None,
+        swmr: bool,
+    ) -> None:
+        self.file = file
+        self._swmr = swmr
+        self._run = run
+        self._shape = shape
+        self._quantities = quantities
+        self._units = units
+        self._scalars = scalars
+        self._n_written = 0
+        self._descriptor: event_model.ComposeDescriptorBundle | None = None
+        self._resources: list[event_model.ComposeStreamResourceBundle] = []
+        self._waiting: list[tuple[int, dict[str, np.ndarray], dict[str, list[Any]]]] = []
+
+    def write(
+        self,
+        first: int,
+        arrays: Mapping[str, np.ndarray],
+        scalars: Mapping[str, Sequence[float]],
+    ) -> None:
+        n_slices = check_slab(self._shape, self._quantities, self._n_written, first, arrays)
+        columns = {"slice_index": list(range(first, first + n_slices))}
+        for name in self._scalars:
+            columns[name] = np.asarray(scalars.get(name, ())).tolist()
+        if set(scalars) != set(self._scalars) or {n_slices} != set(map(len, columns.values())):
+            raise PublishError(
+                f"expected {n_slices} values of each of {', '.join(self._scalars) or 'no scalar'}, "
+                f"got { ({name: len(values) for name, values in scalars.items()}) }"
+            )
+        pixels = {}
+        if self.file is not None:
+            self.file.write(first, arrays)
+        else:
+            pixels = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
+        self._n_written += n_slices
+        self._waiting.append((first, pixels, columns))
+
+    def close(self) -> None:
+        if self.file is not None:
+            self.file.close()
+
+    def documents(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """The documents of everything that was written since the last call."""
+        while self._waiting:
+            first, pixels, columns = self._waiting.pop(0)
+            if self._descriptor is None:
+                yield from self._opening(columns)
+            assert self._descriptor is not None
+            now = time.time()
+            if self.file is None:
+                yield from self._events(pixels, columns, now)
+                continue
+            stop = first + len(columns["slice_index"])
+            for resource in self._resources:
+                yield (
+                    "stream_datum",
+                    resource.compose_stream_datum(
+                        indices={"start": first, "stop": stop},
+                        seq_nums={"start": first + 1, "stop": stop + 1},
+                        descriptor=self._descriptor.descriptor_doc,
+                    ),
+                )
+            times = [now] * (stop - first)
+            yield (
+                "event_page",
+                self._descriptor.compose_event_page(
+                    data=columns, timestamps=dict.fromkeys(columns, times), time=times
+                ),
+            )
+
+    def _opening(self, columns: Mapping[str, list[Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """The descriptor, and where the pixels are."""
+        data_keys = {name: self._array_key(name) for name in self._quantities}
+        data_keys |= {name: _scalar_key(name, values) for name, values in columns.items()}
+        self._descriptor = self._run.compose_descriptor(name=STREAM, data_keys=data_keys)
+        yield "descriptor", self._descriptor.descriptor_doc
+        if self.file is None:
+            return
+        compose_resource = self._run.compose_stream_resource
+        assert compose_resource is not None  # it is for bundles of older versions only
+        for quantity in self._quantities:
+            resource = compose_resource(
+                mimetype="application/x-hdf5",
+                uri=file_uri(self.file.path),
+                data_key=quantity,
+                parameters={
+                    "dataset": dataset_path(quantity),
+                    "chunk_shape": [1, *self._shape[1:]],
+                    "join_method": "stack",
+                    "swmr": self._swmr,
+                },
+            )
+            self._resources.append(resource)
+            yield "stream_resource", resource.stream_resource_doc
+
+    def _array_key(self, quantity: str) -> dict[str, Any]:
+        key = {
+            "source": f"tomogan_bluesky:{quantity}",
+            "dtype": "array",
+            "dtype_numpy": "<f4",
+            "shape": list(self._shape[1:]),
+            "dims": ["y", "x"],
+            "units": self._units,
+        }
+        return key if self.file is None else {**key, "external": "STREAM:"}
+
+    def _events(
+        self, pixels: Mapping[str, np.ndarray], columns: Mapping[str, list[Any]], now: float
+    ) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        assert self._descriptor is not None
+        for i in range(len(columns["slice_index"])):
+            data = {name: array[i] for name, array in pixels.items()}
+            data |= {name: values[i] for name, values in columns.items()}
+            yield (
+                "event",
+                self._descriptor.compose_event(
+                    data=data, timestamps=dict.fromkeys(data, now), time=now
+                ),
+            )
+
+
+def _scalar_key(name: str, values: Sequence[Any]) -> dict[str, Any]:
+    whole = all(isinstance(value, int) for value in values)
+    return {
+        "source": f"tomogan_bluesky:{name}",
+        "dtype": "integer" if whole else "number",
+        "dtype_numpy": "<i8" if whole else "<f8",
+        "shape": [],
+    }
+
+
+def _without_free_keys(account: Mapping[str, Any]) -> dict[str, Any]:
+    """With lists for mappings whose keys are prose: archives refuse some characters in keys."""
+    return {
+        key: [{"reason": reason, "frames": frames} for reason, frames in value.items()]
+        if isinstance(value, Mapping)
+        else value
+        for key, value in account.items()
+    }
+
+
+def _flat(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what is None, and with mappings as JSON text."""
+    return {
+        key: json.dumps(value) if isinstance(value, Mapping) else value
+        for key, value in metadata.items()
+        if value is not None
+    }

@@ -1,0 +1,202 @@
+"""One HDF5 file that holds the slices of one derived run, readable while it is written.
+
+Enter: slabs of slices in row order. Leaves: a file with one float32 dataset a quantity,
+``/entry/data/<quantity>`` of shape (slice, y, x) and one chunk a slice, extended slab by slab.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import h5py
+import numpy as np
+
+from ..errors import PublishError
+
+Attribute = str | int | float
+_GROUP = "/entry/data"
+
+
+def dataset_path(quantity: str) -> str:
+    """Where the slices of a quantity are in the file."""
+    return f"{_GROUP}/{quantity}"
+
+
+def check_slab(
+    shape: tuple[int, int, int],
+    quantities: Sequence[str],
+    n_written: int,
+    first_slice: int,
+    arrays: Mapping[str, np.ndarray],
+) -> int:
+    """Number of slices of a slab that is the next one of a volume.
+
+    Parameters
+    ----------
+    shape : (slice, y, x)
+        Of the whole volume.
+    quantities : sequence of str
+        What every slab brings.
+    n_written : int
+        Slices that the volume has already.
+    first_slice : int
+        Position of the slab in the volume.
+    arrays : dict of str to array, each (slice, y, x)
+
+    Raises
+    ------
+    PublishError
+        A slab out of row order, of other quantities, or of another shape.
+    """
+    if first_slice != n_written:
+        raise PublishError(
+            f"expected the slab that starts at slice {n_written}, got one at slice {first_slice}; "
+            "slabs are published in row order, each once, because readers are served a prefix"
+        )
+    if set(arrays) != set(quantities):
+        raise PublishError(
+            f"expected a slab of {', '.join(quantities)}, got {', '.join(arrays) or 'nothing'}"
+        )
+    n_slices = len(arrays[quantities[0]])
+    for quantity, array in arrays.items():
+        if array.shape != (n_slices, *shape[1:]):
+            raise PublishError(
+                f"{quantity}: expected slices of shape (y, x) = {shape[1:]}, as many of every "
+                f"quantity, got an array of shape {array.shape} beside {n_slices} slices"
+            )
+    if n_slices == 0 or n_written + n_slices > shape[0]:
+        raise PublishError(
+            f"expected 1 to {shape[0] - n_written} more slices of the {shape[0]}, got {n_slices}"
+        )
+    return n_slices
+
+
+class VolumeFile:
+    """The slices of one derived run on disk.
+
+    Parameters
+    ----------
+    path : Path
+        A file that does not exist; its folder is made.
+    shape : (slice, y, x)
+        Of the whole volume. The datasets start with no slice.
+    quantities : sequence of str
+        Names of the datasets; the last one is what a NeXus viewer shows first.
+    units : str
+        Units of the pixels, an attribute of each dataset.
+    attributes : mapping of str to str, int or float
+        Provenance, attributes of the file.
+    swmr : bool
+        Let others read while we write (HDF5's single writer, multiple readers). False for disks
+        that cannot, such as NFS: then nobody reads before `close`.
+
+    Raises
+    ------
+    PublishError
+        The file exists, or its folder cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        shape: tuple[int, int, int],
+        quantities: Sequence[str] = ("reconstruction", "denoised"),
+        *,
+        units: str = "1/pixel",
+        attributes: Mapping[str, Attribute] | None = None,
+        swmr: bool = True,
+    ) -> None:
+        self.path = path
+        self._shape = shape
+        self._quantities = tuple(quantities)
+        self._n_written = 0
+        with self._explain("make"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Only the newest file format supports SWMR. "x": never over an existing file.
+            self._file = h5py.File(path, "x", libver="latest")
+            self._file.attrs.update(attributes or {})
+            self._datasets = self._make_datasets(units)
+            if swmr:
+                self._file.swmr_mode = True  # no attribute or dataset can be made after this
+            self._file.flush()
+
+    def _make_datasets(self, units: str) -> dict[str, h5py.Dataset]:
+        self._file.attrs["default"] = "entry"
+        group = self._file.create_group(_GROUP)
+        group.parent.attrs.update({"NX_class": "NXentry", "default": "data"})
+        group.attrs.update({"NX_class": "NXdata", "signal": self._quantities[-1]})
+        image = self._shape[1:]
+        datasets = {}
+        for quantity in self._quantities:
+            datasets[quantity] = group.create_dataset(
+                quantity, (0, *image), np.float32, maxshape=(None, *image), chunks=(1, *image)
+            )
+            datasets[quantity].attrs["units"] = units
+        return datasets
+
+    def write(self, first_slice: int, arrays: Mapping[str, np.ndarray]) -> None:
+        """Append one slab and let readers see it.
+
+        Parameters
+        ----------
+        first_slice : int
+            Position of the slab in the volume; the number of slices written so far.
+        arrays : mapping of quantity to array, shape (slice, y, x)
+            All quantities; stored as float32.
+
+        Raises
+        ------
+        PublishError
+            A slab out of row order or of another shape; a disk that does not take it.
+        """
+        n_slices = check_slab(self._shape, self._quantities, self._n_written, first_slice, arrays)
+        stop = first_slice + n_slices
+        with self._explain("write to"):
+            for quantity, dataset in self._datasets.items():
+                dataset.resize(stop, axis=0)
+                dataset[first_slice:stop] = arrays[quantity]
+                dataset.flush()
+        self._n_written = stop
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing.
+
+        Raises
+        ------
+        PublishError
+            The disk does not take what is still to be written.
+        """
+        with self._explain("close"):
+            self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @contextmanager
+    def _explain(self, verb: str) -> Iterator[None]:
+        """Say what to do about errors of the disk; h5py also raises RuntimeError for them."""
+        try:
+            yield
+        except (OSError, RuntimeError) as error:
+            if isinstance(error, FileExistsError) and self.path.is_file():
+                raise PublishError(
+                    f"{self.path}: expected no file of this name, but there is one, and a volume "
+                    "is never written over another; remove it if nothing refers to it any more"
+                ) from error
+            number = getattr(error, "errno", None)
+            what = os.strerror(number) if number else str(error).splitlines()[0]
+            raise PublishError(
+                f"{self.path}: could not {verb} the file of the slices ({what}); see that the disk "
+                "is not full and the folder can be written, then replay the run"
+            ) from error
