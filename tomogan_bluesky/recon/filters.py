@@ -71,6 +71,27 @@ def filter_response(name: FilterName, size: int) -> torch.Tensor:
     return band_limited_ramp(size) * _WINDOWS[name](frequency)
 
 
+def apply_response(spectra: torch.Tensor, response: torch.Tensor) -> torch.Tensor:
+    """Multiply the spectra of projections by a response, in place.
+
+    One slice at a time: how threads share out complex products depends on their number, and shows
+    in the last bit, which must not depend on the slices beside.
+
+    Parameters
+    ----------
+    spectra : torch.Tensor, complex64, shape (slice, angle, frequency)
+    response : torch.Tensor, real or complex, shape (frequency,)
+
+    Returns
+    -------
+    torch.Tensor
+        `spectra`.
+    """
+    for spectrum in spectra:
+        spectrum *= response
+    return spectra
+
+
 def transform_size(minimum: float) -> int:
     """The smallest even length from `minimum` on whose prime factors are 2, 3 and 5.
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from ..config import FilterName
 from ..geometry import ScanGeometry
 from .checks import check_attenuation
-from .filters import filter_response
+from .filters import apply_response, filter_response
 from .kernel import FourierGrid
 
 # Slices that go through at once. On a processor the working set of 8 still fits the caches; a
@@ -101,7 +101,7 @@ class Gridrec:
     def _spectra(self, attenuation: torch.Tensor) -> torch.Tensor:
         """Half planes of the slices' transforms, complex64, shape (size, n_frequencies, slice)."""
         grid = self._grid
-        polar = grid.multiply(torch.fft.rfft(attenuation, grid.size), self._response)
+        polar = apply_response(torch.fft.rfft(attenuation, grid.size), self._response)
         samples = torch.view_as_real(polar).permute(1, 2, 0, 3).contiguous()
         samples[grid.conjugated, ..., 1] *= -1
         spread = F.embedding_bag(

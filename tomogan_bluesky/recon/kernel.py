@@ -135,17 +135,6 @@ class FourierGrid:
         points = first + torch.arange(kernel.width)
         return points.int(), kernel(position - points).float()
 
-    @staticmethod
-    def multiply(polar: torch.Tensor, response: torch.Tensor) -> torch.Tensor:
-        """Multiply spectra (slice, angle, frequency) by a response (frequency,), in place.
-
-        One slice at a time: how threads share out complex products depends on their number, and
-        shows in the last bit.
-        """
-        for spectrum in polar:
-            spectrum *= response
-        return polar
-
     def fold(self, grid: torch.Tensor) -> torch.Tensor:
         """Add what lies in the margins to the half plane, as conjugates at mirrored frequencies.
 

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from ..geometry import ScanGeometry
 from .checks import check_stack
+from .filters import apply_response
 from .kernel import FourierGrid
 
 # Slices that go through at once; see gridrec.
@@ -94,5 +95,5 @@ class Projector:
         ).view(self.geometry.n_angles, grid.n_frequencies, -1, 2)
         samples[grid.conjugated, ..., 1] *= -1
         polar = torch.view_as_complex(samples).permute(2, 0, 1).contiguous()
-        lines = torch.fft.irfft(grid.multiply(polar, self._response), grid.size)
+        lines = torch.fft.irfft(apply_response(polar, self._response), grid.size)
         return lines[..., : self.geometry.n_columns]

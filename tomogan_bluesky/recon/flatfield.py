@@ -1,0 +1,103 @@
+"""From detector counts to attenuation.
+
+Enters: projections (row, angle, column) of any dtype, and the scan's dark and flat fields. Leaves:
+transmission, the share of the beam that came through, and attenuation, its negative logarithm:
+the line integrals that are reconstructed.
+"""
+
+import logging
+
+import torch
+
+from ..errors import ReconstructionError
+from .checks import first_not_finite
+
+logger = logging.getLogger(__name__)
+
+MINIMUM_BEAM = 1e-6
+"""Least flat - dark, in counts; what is smaller is raised to it, as TomoPy does."""
+
+
+def transmission(projections: torch.Tensor, dark: torch.Tensor, flat: torch.Tensor) -> torch.Tensor:
+    """Correct projections for the detector's offset and the beam's profile.
+
+    Pixels where the flat field does not exceed the dark field by `MINIMUM_BEAM` carry no
+    information; they are counted in a warning of this module's logger.
+
+    Parameters
+    ----------
+    projections : torch.Tensor, any real dtype, shape (row, angle, column)
+        Detector counts.
+    dark, flat : torch.Tensor, float32, shape (row, column)
+        Mean frames without beam, and with beam but without sample, on the same device.
+
+    Returns
+    -------
+    torch.Tensor, float32, shape (row, angle, column)
+        (projections - dark) / (flat - dark), on the same device.
+
+    Raises
+    ------
+    ReconstructionError
+        Shapes that do not fit each other, or values that are not finite.
+    """
+    frame = (projections.shape[0], projections.shape[-1])
+    for name, field in (("dark", dark), ("flat", flat)):
+        if projections.ndim != 3 or tuple(field.shape) != frame:
+            raise ReconstructionError(
+                "flat-field correction: expected projections (row, angle, column) and fields "
+                f"(row, column) of the same detector, got projections {tuple(projections.shape)} "
+                f"and {name} {tuple(field.shape)}"
+            )
+        _refuse_not_finite(name, field, ("row", "column"))
+    if projections.is_floating_point():
+        _refuse_not_finite("projections", projections, ("row", "angle", "column"))
+    beam = flat - dark
+    n_dead = int((beam < MINIMUM_BEAM).sum())
+    if n_dead:
+        row, column = (int(i) for i in (beam < MINIMUM_BEAM).nonzero()[0])
+        logger.warning(
+            "flat field: %d of %d pixels are not brighter than the dark field (the first at row "
+            "%d of the slab, column %d); expect rings there",
+            n_dead,
+            beam.numel(),
+            row,
+            column,
+        )
+    # Unsigned counts below the dark field would wrap around: subtract as float32.
+    signal = projections.to(torch.float32, copy=True).sub_(dark[:, None])
+    return signal.div_(beam.clamp_min(MINIMUM_BEAM)[:, None])
+
+
+def attenuation(transmission: torch.Tensor, minimum: float) -> tuple[torch.Tensor, int]:
+    """Line integrals of the attenuation coefficient, by the law of Beer and Lambert.
+
+    Parameters
+    ----------
+    transmission : torch.Tensor, float32, shape (row, angle, column)
+    minimum : float
+        Transmissions below, which noise makes and which have no logarithm, are raised to it.
+
+    Returns
+    -------
+    attenuation : torch.Tensor, float32, shape (row, angle, column)
+    n_clamped : int
+        Number of values that were raised to `minimum`.
+
+    Raises
+    ------
+    ReconstructionError
+        Values that are not finite.
+    """
+    _refuse_not_finite("transmission", transmission, ("row", "angle", "column"))
+    n_clamped = int((transmission < minimum).sum())
+    return transmission.clamp_min(minimum).log_().neg_(), n_clamped
+
+
+def _refuse_not_finite(name: str, values: torch.Tensor, axes: tuple[str, ...]) -> None:
+    if (bad := first_not_finite(values)) is not None:
+        place = ", ".join(f"{axis} {i}" for axis, i in zip(axes, bad, strict=True))
+        raise ReconstructionError(
+            f"{name}: expected finite values, got {values[bad].item()} at {place} (counted from "
+            "the slab's first row); a broken frame must be left out before the correction"
+        )
