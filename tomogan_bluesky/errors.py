@@ -50,3 +50,7 @@ class PublishError(TomoGANError, OSError):
     """A derived run could not be written, sent, found or removed."""
 
     __str__ = Exception.__str__
+
+
+class TrainingError(TomoGANError, RuntimeError):
+    """A training diverged, or its checkpoint does not fit."""

@@ -1,0 +1,221 @@
+"""Bad input, each by its name: one clear error in the stop document, the report and the log.
+
+The scan itself always succeeds (nothing here raises into the caller), and the next run is
+processed.
+"""
+
+import re
+
+import numpy as np
+import pytest
+from scans import ANGLES, disc_frames, scan_documents
+
+from tomogan_bluesky import PublishingConfig, ReconstructionConfig, ScanConfig, TomoGANCallback
+
+
+def without(kind):
+    return scan_documents(**{kind: 0})
+
+
+def nan_frames():
+    frames = [frame.astype(np.float32) for frame in disc_frames()]
+    frames[5][1, 7] = np.nan
+    return frames
+
+
+def odd_frames():
+    frames = list(disc_frames())
+    frames[5] = frames[5][:, :-1]
+    return frames
+
+
+def drop_angle(name, doc):
+    if name == "descriptor":
+        doc["data_keys"].pop("rotation", None)
+    elif name == "event":
+        doc["data"].pop("rotation", None)
+    return doc
+
+
+FATAL = {
+    "no flats": (without("flats"), {}, r"one flat frame, got none; .*scan\.flat_streams"),
+    "no darks": (without("darks"), {}, r"one dark frame, got none; .*scan\.dark_streams"),
+    "no angles": (scan_documents(edit=drop_angle), {}, r"rotation angle, got 0; .*scan\.angle_key"),
+    "unknown units": (scan_documents(units="furlong"), {}, r"rotation \(furlong\)"),
+    "zero projections": (scan_documents(frames=[]), {}, r"one projection frame, got none"),
+    "nothing but bad frames": (
+        scan_documents(frames=[np.full((2, 2), 7, np.uint16)] * 9),
+        {},
+        r"9 rejected: expected frames of 3 x 32 pixels, got 2 x 2",
+    ),
+    "degrees called radians": (scan_documents(units="rad"), {}, r"expected radians, got values"),
+    "no opposed pair": (
+        scan_documents(angles_deg=np.linspace(0, 120, ANGLES)),
+        {},
+        r"centre: .*180",
+    ),
+    "centre off the detector": (
+        scan_documents(),
+        {"reconstruction": ReconstructionConfig(rotation_centre=99.0)},
+        r"rotation_centre: expected a detector column between 0 and 31, got 99",
+    ),
+    "rows off the detector": (
+        scan_documents(),
+        {"scan": ScanConfig(rows=(0, 40))},
+        r"scan\.rows: expected rows of the detector, which has 3, got 0:40",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FATAL)
+def test_a_scan_that_cannot_be_reconstructed(case, caplog):
+    docs, options, message = FATAL[case]
+    derived = []
+    with TomoGANCallback(lambda *item: derived.append(item), None, **options) as callback:
+        for name, doc in docs:
+            callback(name, doc)
+        (report,) = callback.wait(60)
+    names = [name for name, _ in derived]
+    assert (names[0], names[-1]) == ("start", "stop")
+    stop = derived[-1][1]
+    assert report.exit_status == stop["exit_status"] == "fail"
+    for text in (report.reason, stop["reason"], caplog.text):
+        assert re.search(message, text), text
+    assert docs[0][1]["uid"] in caplog.text
+
+
+PARTIAL = {
+    "aborted in the middle": (
+        scan_documents(
+            frames=disc_frames()[:20],
+            angles_deg=np.linspace(0, 180, ANGLES)[:20],
+            exit_status="abort",
+            md={"num_projections": ANGLES},
+        ),
+        "abort",
+        {"used": 20, "missing": ANGLES - 20},
+        r"ended as 'abort' after 20 of 37 projections, which cover 95\.0 degrees",
+    ),
+    "NaN pixels": (
+        scan_documents(frames=nan_frames()),
+        "success",
+        {"used": ANGLES - 1, "missing": 0},
+        r"1 projections? rejected: expected finite pixels, got NaN",
+    ),
+    "a frame of another shape": (
+        scan_documents(frames=odd_frames()),
+        "success",
+        {"used": ANGLES - 1, "missing": 0},
+        r"rejected: expected frames of 3 x 32 pixels, got 3 x 31",
+    ),
+    "a frame that never came": (
+        [
+            item
+            for item in scan_documents()
+            if not (item[0] == "event" and "rotation" in item[1]["data"])
+            or item[1]["seq_num"] != 9
+        ],
+        "success",
+        {"used": ANGLES - 1, "missing": 1},
+        r"expected 37 projections, got 36: 1 missing",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", PARTIAL)
+def test_a_scan_with_gaps_is_reconstructed_and_says_so(case, caplog):
+    docs, status, account, message = PARTIAL[case]
+    derived = []
+    config = ReconstructionConfig(rotation_centre=15.5)
+    with TomoGANCallback(
+        lambda *item: derived.append(item), None, reconstruction=config
+    ) as callback:
+        for name, doc in docs:
+            callback(name, doc)
+        (report,) = callback.wait(60)
+    stop = derived[-1][1]
+    assert report.exit_status == stop["exit_status"] == status
+    for text in (report.reason, stop["reason"], caplog.text):
+        assert re.search(message, text), text
+    assert {key: report.frames.as_dict()[key] for key in account} == account
+    assert report.n_slices == 3
+    slices = [doc["data"]["reconstruction"] for name, doc in derived if name == "event"]
+    assert np.isfinite(slices).all()
+
+
+def test_the_next_run_is_processed_after_each_fault():
+    derived = []
+    with TomoGANCallback(lambda *item: derived.append(item), None) as callback:
+        for docs in [case[0] for case in FATAL.values()][:5]:
+            for name, doc in [*docs, *scan_documents()]:
+                callback(name, doc)
+        statuses = [report.exit_status for report in callback.wait(60)]
+    assert statuses == ["fail", "success"] * 5
+
+
+def test_documents_that_are_no_documents_do_not_raise(caplog):
+    with TomoGANCallback(lambda *item: None, None) as callback:
+        callback("event", None)
+        callback("event", {})
+        callback("start", {})
+        callback("no such kind", {"uid": "x"})
+        callback(None, 7)
+        for name, doc in scan_documents():
+            callback(name, doc)
+        assert [r.exit_status for r in callback.wait(60)] == ["success"]
+
+
+def test_a_publisher_that_raises_fails_the_report_and_spares_the_others(caplog):
+    derived = []
+
+    def broken(name, doc):
+        raise ConnectionError("nobody listens")
+
+    with TomoGANCallback([broken, lambda *item: derived.append(item)], None) as callback:
+        for name, doc in scan_documents():
+            callback(name, doc)
+        (report,) = callback.wait(60)
+    assert report.exit_status == "fail"
+    assert "nobody listens" in report.reason
+    assert "nobody listens" in caplog.text
+    assert [name for name, _ in derived][-1] == "stop"
+
+
+def test_a_tiled_server_that_is_down_costs_the_documents_not_the_slices(tmp_path, caplog):
+    with TomoGANCallback(
+        "http://127.0.0.1:9", None, publishing=PublishingConfig(directory=tmp_path)
+    ) as callback:
+        for name, doc in scan_documents():
+            callback(name, doc)
+        (report,) = callback.wait(120)
+    assert report.exit_status == "fail"
+    assert "127.0.0.1:9" in report.reason
+    assert report.derived_uid is None
+    assert report.volume_path.exists()
+
+
+def test_a_slab_that_fails_is_published_as_nan_and_counted(monkeypatch):
+    from tomogan_bluesky.errors import ReconstructionError
+    from tomogan_bluesky.pipeline import SlabPipeline
+
+    reconstruct = SlabPipeline.reconstruct
+
+    def fail_once(self, first_row, frames):
+        if first_row == 1:
+            raise ReconstructionError("this slab is broken")
+        return reconstruct(self, first_row, frames)
+
+    monkeypatch.setattr(SlabPipeline, "reconstruct", fail_once)
+    derived = []
+    config = ReconstructionConfig(slab_rows=1)
+    with TomoGANCallback(
+        lambda *item: derived.append(item), None, reconstruction=config
+    ) as callback:
+        for name, doc in scan_documents():
+            callback(name, doc)
+        (report,) = callback.wait(60)
+    assert (report.n_slices, report.n_failed_slices) == (3, 1)
+    assert report.exit_status == "fail"
+    assert "this slab is broken" in report.reason
+    slices = np.stack([doc["data"]["reconstruction"] for name, doc in derived if name == "event"])
+    assert [bool(np.isnan(s).all()) for s in slices] == [False, True, False]
