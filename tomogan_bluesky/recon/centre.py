@@ -70,7 +70,7 @@ def opposed_pair(theta: np.ndarray) -> tuple[int, int]:
     steps = np.diff(np.unique(phase.round(9)))
     allowed = min(1.01 * float(np.median(steps)), _LARGEST_MISS) if len(steps) else 0.0
     if miss[side, first] > allowed:
-        apart = np.rad2deg(np.pi - miss[side, first])
+        apart = np.rad2deg(np.abs(np.pi - miss[side, first]))
         raise RotationCentreError(
             "rotation centre: expected two projections 180 degrees apart, to within "
             f"{np.rad2deg(allowed):.4g} degrees, but the closest are projections {first} and "
