@@ -28,7 +28,7 @@ class Generator(nn.Module):
     Parameters
     ----------
     body : nn.Module
-        Maps (N, 2 * depth or depth, H, W) to (N, C, H, W), H and W being multiples of `multiple`.
+        Maps (N, depth, H, W) to (N, C, H, W), H and W being multiples of `multiple`.
     depth : int
         Adjacent slices that enter; the middle one is denoised.
     multiple : int
@@ -36,20 +36,14 @@ class Generator(nn.Module):
     residual : bool
         The body's output is added to the middle slice, in units of the noise; otherwise it is the
         result itself.
-    compressed : bool
-        Give the body ``asinh(x / noise)`` as well, in which air and dense matter are both of order
-        one at any dose.
     """
 
-    def __init__(
-        self, body: nn.Module, depth: int, multiple: int, residual: bool, compressed: bool
-    ) -> None:
+    def __init__(self, body: nn.Module, depth: int, multiple: int, residual: bool) -> None:
         super().__init__()
         self.body = body
         self.depth = depth
         self.multiple = multiple
         self.residual = residual
-        self.compressed = compressed
         self.input_scale: torch.Tensor
         self.smallest_noise = 1e-12  # in 1/pixel: for images without any noise
         # x / noise is about 10 in matter at a quarter of the dose: the body sees about 1.
@@ -75,10 +69,7 @@ class Generator(nn.Module):
         height, width = x.shape[2], x.shape[3]
         bottom, right = -height % self.multiple, -width % self.multiple
         z = F.pad(z, [0, right, 0, bottom], mode="replicate")
-        inputs = z * self.input_scale
-        if self.compressed:
-            inputs = torch.cat([inputs, torch.asinh(z)], 1)
-        out = self.body(inputs)[:, :, :height, :width]
+        out = self.body(z * self.input_scale)[:, :, :height, :width]
         if self.residual:
             middle = self.depth // 2
             return x[:, middle : middle + 1] + unit * out
@@ -153,13 +144,13 @@ def unet4(base: int = 16, depth: int = 1) -> Generator:
     nn.init.zeros_(head.bias)
     body = _UNet(
         stem=nn.Identity(),
-        channels_in=2 * depth,
+        channels_in=depth,
         down=down,
         bottom=_stage(down[-1], down[-1]),
         up=tuple(reversed(down)),
         head=head,
     )
-    return Generator(body, depth, multiple=16, residual=True, compressed=True)
+    return Generator(body, depth, multiple=16, residual=True)
 
 
 def tomogan3(depth: int = 1) -> Generator:
@@ -178,7 +169,7 @@ def tomogan3(depth: int = 1) -> Generator:
         up=(64, 32, 32),
         head=nn.Sequential(nn.Conv2d(32, 16, 1), nn.ReLU(inplace=True), nn.Conv2d(16, 1, 1)),
     )
-    return Generator(body, depth, multiple=8, residual=False, compressed=False)
+    return Generator(body, depth, multiple=8, residual=False)
 
 
 PRESETS: dict[str, Callable[..., Generator]] = {"unet4": unet4, "tomogan3": tomogan3}

@@ -1,0 +1,169 @@
+"""From reconstructed slices to denoised ones.
+
+Enters: slices (slice, y, x) in 1/pixel. Leaves: slices of the same shape and units. The noise of
+each slice is estimated from the slice itself, unless it is given.
+"""
+
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from .config import ReconstructionConfig
+from .errors import ConfigurationError, ModelError
+from .models.artifact import ModelCard, load_model, model_sha256
+
+# Noise is looked for within this fraction of the half width around the centre, where the sample
+# is: outside the circle that all projections see, a reconstruction means nothing.
+_NOISE_RADIUS = 0.7
+# Median of the absolute value of a standard normal variable.
+_NORMAL_MAD = 0.6745
+
+
+def estimate_noise(slices: torch.Tensor) -> torch.Tensor:
+    """Standard deviation of the noise of each slice, blind.
+
+    The median absolute value of the diagonal details of the Haar transform (Donoho and Johnstone,
+    Biometrika 81, 425, 1994), within a disc around the centre. Reconstruction noise is not white,
+    so this is a level rather than the exact deviation: networks are trained with the same one.
+
+    Parameters
+    ----------
+    slices : torch.Tensor, float32, shape (N, H, W)
+        H and W at least 2; on any device.
+
+    Returns
+    -------
+    torch.Tensor, float32, shape (N,)
+        In the slices' units, on their device.
+
+    Raises
+    ------
+    ModelError
+        An input of another shape.
+    """
+    if slices.ndim != 3 or min(slices.shape[1:]) < 2:
+        raise ModelError(
+            "slices: expected (slice, y, x) with at least 2 x 2 pixels to estimate noise from, got "
+            f"{tuple(slices.shape)}"
+        )
+    height, width = (n // 2 for n in slices.shape[1:])
+    even = slices[:, : 2 * height, : 2 * width]
+    details = (
+        even[:, ::2, ::2] - even[:, 1::2, ::2] - even[:, ::2, 1::2] + even[:, 1::2, 1::2]
+    ) / 2
+    y, x = ((torch.arange(n, device=slices.device) - (n - 1) / 2) * 2 / n for n in (height, width))
+    disc = y[:, None] ** 2 + x**2 <= _NOISE_RADIUS**2
+    return details[:, disc].abs().median(dim=1).values / _NORMAL_MAD
+
+
+class Denoiser(Protocol):
+    """What denoises a slab: slices (slice, y, x) in 1/pixel to slices of the same shape and units.
+
+    A slice's result does not depend on the slices beside it in the slab.
+    """
+
+    card: ModelCard
+    sha256: str
+
+    def __call__(self, slices: torch.Tensor) -> torch.Tensor: ...
+
+
+class TorchScriptDenoiser:
+    """A denoiser from a model file, one slice after another.
+
+    One at a time, because on a CPU that is quicker than batches, and because the bits of a slice
+    then depend neither on the slices beside it nor on how many go through at once.
+
+    Parameters
+    ----------
+    path_or_name : path or str
+        See `models.artifact.load_model`.
+    device : str
+        "cpu", "cuda", …; "auto" is the GPU where there is one.
+    noise : float, optional
+        Standard deviation of the noise of all slices in 1/pixel; None: estimated for each slice.
+
+    Attributes
+    ----------
+    card : ModelCard
+    sha256 : str
+        Of the model's file.
+
+    Raises
+    ------
+    ModelNotFoundError, ModelError
+        No such model; a file that can't be used, or a model of more than one slice at once.
+    ConfigurationError
+        A negative noise.
+    """
+
+    def __init__(
+        self, path_or_name: Path | str, device: str = "cpu", noise: float | None = None
+    ) -> None:
+        if noise is not None and not 0 <= noise < float("inf"):
+            raise ConfigurationError(f"noise: expected 0 or more, in 1/pixel, got {noise}")
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(device)
+        self._noise = noise
+        self._module, self.card = load_model(path_or_name, self.device)
+        self.sha256 = model_sha256(path_or_name)
+        if self.card.depth != 1:
+            raise ModelError(
+                f"model {self.card.name!r}: expected a depth of 1 slice, got {self.card.depth}; "
+                "this version denoises slice by slice"
+            )
+
+    @torch.inference_mode()
+    def __call__(self, slices: torch.Tensor) -> torch.Tensor:
+        """Denoise slices.
+
+        Parameters
+        ----------
+        slices : torch.Tensor, float32, shape (slice, y, x)
+            In 1/pixel, on any device.
+
+        Returns
+        -------
+        torch.Tensor, float32, shape (slice, y, x)
+            In 1/pixel, on the device of `slices`.
+
+        Raises
+        ------
+        ModelError
+            Another shape, or a result that is not finite.
+        """
+        denoised = torch.empty_like(slices)
+        for i, slice_ in enumerate(slices):
+            x = slice_[None].to(self.device)
+            level = estimate_noise(x) if self._noise is None else x.new_tensor([self._noise])
+            x = x[None].contiguous(memory_format=torch.channels_last)
+            denoised[i] = self._module(x, level)[0, 0]
+            if not torch.isfinite(denoised[i]).all():
+                came = "finite" if torch.isfinite(slice_).all() else "not finite either"
+                raise ModelError(
+                    f"model {self.card.name!r}: expected finite values, but the denoised slice {i} "
+                    f"of {len(slices)} is not; its reconstruction is {came}"
+                )
+        return denoised
+
+
+def check_reconstruction(card: ModelCard, config: ReconstructionConfig) -> str | None:
+    """Say whether a model was trained on slices that were reconstructed in another way.
+
+    The filter decides the spectrum of the noise, which is what a network has learned.
+
+    Returns
+    -------
+    str or None
+        The text of a warning, or None where all agrees. The caller decides what to do with it.
+    """
+    trained = (card.reconstruction.method, card.reconstruction.filter)
+    if trained == (config.method, config.filter):
+        return None
+    return (
+        f"model {card.name!r} was trained on slices from {trained[0]} with the filter "
+        f"{trained[1]!r}, but these come from {config.method} with {config.filter!r}: expect worse "
+        "results; set the reconstruction to the same, or use a model that was trained on it"
+    )

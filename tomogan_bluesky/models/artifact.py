@@ -1,0 +1,235 @@
+"""Model files: a scripted network and the card that says what it is.
+
+Enters and leaves: files ``*.ts`` (TorchScript, with the card as JSON inside), by path, or by name
+for those that ship with the package.
+
+TorchScript is executable code. So a name only ever means a file of this package, which must have
+the sha256 that is recorded beside it, and any other file is loaded only where its path is given.
+"""
+
+import hashlib
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from datetime import UTC, datetime
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .._version import __version__
+from ..config import FilterName
+from ..errors import ModelError, ModelNotFoundError
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_MODEL = "unet4-simulated-v1"
+FORMAT_VERSION = 1
+
+_CARD = "card.json"  # the card's name inside the model file
+_SUFFIX = ".ts"
+
+
+class TrainedOn(BaseModel):
+    """How the slices that a network learned from were reconstructed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: str
+    filter: FilterName
+
+
+class ModelCard(BaseModel):
+    """What is known about a model; it travels inside its file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: Literal[1] = 1
+    name: str
+    network: str
+    """Preset and options, as `build_generator` takes them: ``unet4(base=16)``."""
+    outputs: tuple[str, ...] = ("denoised",)
+    """What the channels of the output are."""
+    units: Literal["1/pixel"] = "1/pixel"
+    depth: int = Field(default=1, ge=1)
+    """Adjacent slices that enter."""
+    normalisation: str = "x / noise, inside the network"
+    dose_range: tuple[float, float]
+    """Doses that were trained on, as fractions of the full dose of `training`."""
+    reconstruction: TrainedOn
+    training_command: str
+    training: dict[str, Any] = Field(default_factory=dict)
+    metrics: dict[str, float] = Field(default_factory=dict)
+    created: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    package_version: str = __version__
+    weights_sha256: str = ""
+    """Of the parameters and buffers; filled in by `export_model`, checked by `load_model`."""
+
+
+def export_model(generator: torch.nn.Module, card: ModelCard, path: Path | str) -> ModelCard:
+    """Script a generator and write it with its card.
+
+    Parameters
+    ----------
+    generator : torch.nn.Module
+        With the signature of `models.generator`. It is left as it is; the file is in evaluation
+        mode, on the CPU.
+    card : ModelCard
+    path : path
+        The file to write, replaced if there.
+
+    Returns
+    -------
+    ModelCard
+        As written, with the weights' sha256.
+    """
+    path = Path(path)
+    plain = deepcopy(generator).cpu().eval()
+    card = card.model_copy(update={"weights_sha256": _weights_sha256(plain)})
+    partial = path.with_suffix(".partial")
+    with _without_deprecation():
+        scripted = torch.jit.script(plain)
+        torch.jit.save(scripted, str(partial), _extra_files={_CARD: card.model_dump_json(indent=1)})
+    partial.replace(path)
+    return card
+
+
+def load_model(
+    path_or_name: Path | str, device: str | torch.device = "cpu"
+) -> tuple[torch.jit.ScriptModule, ModelCard]:
+    """Load a model by name, if it ships with the package, or by path.
+
+    Parameters
+    ----------
+    path_or_name : path or str
+        A string without a folder and without the suffix ``.ts`` is a name.
+    device : str or torch.device
+
+    Returns
+    -------
+    module : torch.jit.ScriptModule
+        Frozen: for inference only.
+    card : ModelCard
+
+    Raises
+    ------
+    ModelNotFoundError
+        No such name or file.
+    ModelError
+        A file that is not a model, of another format version, or not what it was.
+    """
+    content = _read(path_or_name)
+    extra = {_CARD: ""}
+    try:
+        with _without_deprecation():
+            module = torch.jit.load(io.BytesIO(content), map_location=device, _extra_files=extra)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"{path_or_name}: expected a TorchScript file, written by export_model; torch can't "
+            f"read this one ({reason}); fetch it again or export it again"
+        ) from error
+    card = _card(path_or_name, extra[_CARD])
+    if (found := _weights_sha256(module)) != card.weights_sha256:
+        raise ModelError(
+            f"{path_or_name}: expected weights with sha256 {card.weights_sha256}, as its card "
+            f"says, got {found}; the file was altered: fetch it again"
+        )
+    logger.info("model %s, sha256 %s", card.name, hashlib.sha256(content).hexdigest())
+    with _without_deprecation():
+        return torch.jit.freeze(module.eval()), card
+
+
+def model_sha256(path_or_name: Path | str) -> str:
+    """Hexadecimal sha256 of a model's file. Raises as `load_model` does where there is none."""
+    return hashlib.sha256(_read(path_or_name)).hexdigest()
+
+
+def shipped_models() -> dict[str, str]:
+    """Names of the models in the package, with the sha256 of their files."""
+    return dict(json.loads((_shipped() / "sha256.json").read_text()))
+
+
+def _shipped() -> Traversable:
+    return resources.files(__package__) / "shipped"
+
+
+def _read(path_or_name: Path | str) -> bytes:
+    known = shipped_models()
+    if isinstance(path_or_name, str) and _is_name(path_or_name):
+        return _read_shipped(path_or_name, known)
+    try:
+        return Path(path_or_name).read_bytes()
+    except FileNotFoundError as error:
+        raise ModelNotFoundError(
+            f"no model file at {path_or_name}; the models that come with the package are: "
+            f"{', '.join(known)}"
+        ) from error
+    except OSError as error:
+        raise ModelError(f"{path_or_name}: this model file can't be read: {error}") from error
+
+
+def _is_name(text: str) -> bool:
+    return Path(text).name == text and not text.endswith(_SUFFIX)
+
+
+def _read_shipped(name: str, known: Mapping[str, str]) -> bytes:
+    if name not in known:
+        raise ModelNotFoundError(
+            f"no model is called {name!r}; expected one of: {', '.join(known)}, or the path of a "
+            f"model file (*{_SUFFIX})"
+        )
+    content = (_shipped() / f"{name}{_SUFFIX}").read_bytes()
+    if (found := hashlib.sha256(content).hexdigest()) != known[name]:
+        raise ModelError(
+            f"model {name!r}: expected the file with sha256 {known[name]}, got {found}; the "
+            "installation is damaged: install the package again"
+        )
+    return content
+
+
+def _card(path_or_name: Path | str, text: str | bytes) -> ModelCard:
+    where = f"{path_or_name}: "
+    try:
+        fields = json.loads(text)
+        version = fields["format_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{where}expected a model card inside the file, found none; write model files with "
+            "export_model"
+        ) from error
+    if version != FORMAT_VERSION:
+        raise ModelError(
+            f"{where}expected format version {FORMAT_VERSION}, got {version}; export the model "
+            "again with this version of the package, or install the one that wrote it "
+            f"({fields.get('package_version', 'unknown')})"
+        )
+    try:
+        return ModelCard.model_validate(fields)
+    except ValidationError as error:
+        raise ModelError(f"{where}the model card is not valid: {error}") from error
+
+
+def _weights_sha256(module: torch.nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        values = tensor.detach().cpu().contiguous().numpy()
+        digest.update(f"{name} {values.dtype} {values.shape}".encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _without_deprecation() -> Iterator[None]:
+    """Silence torch's notice that TorchScript is deprecated, and nothing else."""
+    with warnings.catch_warnings():
+        for category in (DeprecationWarning, FutureWarning):
+            warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is", category)
+        yield
