@@ -18,7 +18,7 @@ import numpy as np
 from ..config import PublishingConfig
 from ..errors import PublishError
 from ..intake.uris import file_uri
-from .volume_file import VolumeFile, check_slab, dataset_path
+from .volume_file import OWNER, VolumeFile, check_slab, dataset_path
 
 Emit = Callable[[str, Mapping[str, Any]], Any]
 ExitStatus = Literal["success", "abort", "fail"]
@@ -177,7 +177,7 @@ class DerivedRun:
                 quantities,
                 units=units,
                 attributes={
-                    "derived_run_uid": self.uid,
+                    OWNER: self.uid,
                     "raw_run_uid": self._raw_uid,
                     "creator": "tomogan_bluesky",
                 },

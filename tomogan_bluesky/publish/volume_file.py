@@ -17,12 +17,26 @@ import numpy as np
 from ..errors import PublishError
 
 Attribute = str | int | float
+OWNER = "derived_run_uid"
+"""Attribute of the file: the uid of the run that it belongs to."""
+
 _GROUP = "/entry/data"
 
 
 def dataset_path(quantity: str) -> str:
     """Where the slices of a quantity are in the file."""
     return f"{_GROUP}/{quantity}"
+
+
+def owner_of(path: Path) -> str | None:
+    """Uid of the derived run that a file was written for; None for any other file."""
+    try:
+        # As a reader of a file that is being written: one that was cut off opens in no other way.
+        with h5py.File(path, "r", libver="latest", swmr=True) as file:
+            owner = file.attrs.get(OWNER)
+    except OSError:
+        return None
+    return owner if isinstance(owner, str) else None
 
 
 def check_slab(
