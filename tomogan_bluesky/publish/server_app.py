@@ -59,7 +59,9 @@ def make_app(
                         f"sqlite:///{directory / 'tables.db'}",
                     ],
                     "readable_storage": [str(folder) for folder in readable],
-                    "init_if_not_exists": True,
+                    # Tiled starts a process for it, which takes seconds even if there is nothing
+                    # to do.
+                    "init_if_not_exists": not (directory / "catalog.db").exists(),
                     "specs": [{"name": "CatalogOfBlueskyRuns", "version": "3.0"}],
                 },
             }
