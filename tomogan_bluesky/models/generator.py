@@ -46,8 +46,9 @@ class Generator(nn.Module):
         self.residual = residual
         self.input_scale: torch.Tensor
         self.smallest_noise = 1e-12  # in 1/pixel: for images without any noise
-        # x / noise is about 10 in matter at a quarter of the dose: the body sees about 1.
-        self.register_buffer("input_scale", torch.tensor(0.1))
+        # x / noise is about 10 in matter at a quarter of the dose: the body sees about 3. With
+        # 0.1 it learned more slowly (0.4 dB behind after 600 steps), with 1 not faster.
+        self.register_buffer("input_scale", torch.tensor(0.3))
 
     def forward(self, x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """Denoise.
