@@ -60,9 +60,12 @@ class FBP:
         frequency = torch.arange(len(response), dtype=torch.float64) / self._size
         response /= torch.sinc(frequency / _UPSAMPLING) ** 2
         self._response = response.float().to(device)
+        # Position on a line of the table, which begins with a 0: first + (row, column) @ steps.
         theta = torch.tensor(geometry.theta)
-        self._cos = torch.cos(theta).float().to(device)
-        self._sin = torch.sin(theta).float().to(device)
+        steps = _UPSAMPLING * torch.stack((-torch.sin(theta), torch.cos(theta)))
+        self._steps = steps.float().to(device)
+        first = _UPSAMPLING * geometry.rotation_centre + 1
+        self._first = torch.full((geometry.n_angles,), first, device=device)
 
     def __call__(self, attenuation: torch.Tensor) -> torch.Tensor:
         """Reconstruct slices.
@@ -110,10 +113,9 @@ class FBP:
         tile = max(1, _PAIRS[self.device.type] // n_angles)
         for first in range(0, n * n, tile):
             pixel = torch.arange(first, min(first + tile, n * n), device=self.device)
-            row = (pixel // n - self.origin[0]).float()[:, None]
-            column = (pixel % n - self.origin[1]).float()[:, None]
-            position = self.geometry.rotation_centre + column * self._cos - row * self._sin
-            position = (position * _UPSAMPLING + 1).clamp_(0, length - 2)
+            place = torch.stack((pixel // n - self.origin[0], pixel % n - self.origin[1]), 1)
+            position = torch.addmm(self._first, place.float(), self._steps)
+            position.clamp_(0, length - 2)
             below = position.floor()
             share = position - below
             left = below.int() + start

@@ -1,0 +1,105 @@
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from tomogan_bluesky.config import ReconstructionConfig
+from tomogan_bluesky.errors import BackendUnavailableError, ReconstructionError
+from tomogan_bluesky.geometry import ScanGeometry
+from tomogan_bluesky.recon.backends import make_reconstructor
+from tomogan_bluesky.recon.fbp import FBP
+from tomogan_bluesky.recon.gridrec import Gridrec
+from tomogan_bluesky.recon.tomopy_backend import TomopyFBP, TomopyGridrec
+
+
+@pytest.fixture(scope="module")
+def tomopy():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TomoPy warns of optional libraries when imported
+        return pytest.importorskip("tomopy", reason="TomoPy is not importable")
+
+
+def test_makes_what_the_configuration_asks_for(geometry):
+    sinograms = torch.rand(1, 61, 97)
+    config = ReconstructionConfig(method="gridrec", filter="hann", oversampling=2.0)
+    made, wanted = make_reconstructor(geometry, config), Gridrec(geometry, "hann", 2.0)
+    assert torch.equal(made(sinograms), wanted(sinograms))
+    made = make_reconstructor(geometry, ReconstructionConfig(method="fbp", filter="hann"))
+    assert torch.equal(made(sinograms), FBP(geometry, "hann")(sinograms))
+    assert made.geometry is geometry
+    assert made.origin == (47, 49)
+
+
+@pytest.mark.parametrize("method", ["gridrec", "fbp"])
+def test_says_how_to_get_a_tomopy_that_is_absent(method, geometry, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tomopy", None)
+    config = ReconstructionConfig(backend="tomopy", method=method)
+    with pytest.raises(BackendUnavailableError, match=r"conda-forge.*'torch'"):
+        make_reconstructor(geometry, config)
+
+
+@pytest.mark.tomopy
+@pytest.mark.parametrize("method", ["gridrec", "fbp"])
+@pytest.mark.parametrize("n_columns", [64, 65])
+def test_tomopy_puts_objects_where_its_origin_says(tomopy, method, n_columns, make_blobs):
+    geometry = ScanGeometry(np.arange(120) * np.pi / 120, 30.3, n_columns)
+    config = ReconstructionConfig(backend="tomopy", method=method)
+    reconstruct = make_reconstructor(geometry, config)
+    blobs = make_blobs(radius=24, n=3)
+    image = reconstruct(blobs.sinogram(geometry))[0].numpy()
+    wanted = blobs.image(n_columns, reconstruct.origin)[0].numpy()
+    assert np.corrcoef(image.ravel(), wanted.ravel())[0, 1] > 0.99
+    for axis in (0, 1):
+        for step in (-1, 1):
+            shifted = np.roll(wanted, step, axis)
+            assert np.abs(image - wanted).sum() < 0.6 * np.abs(image - shifted).sum()
+
+
+@pytest.mark.tomopy
+@pytest.mark.parametrize("method", [TomopyGridrec, TomopyFBP])
+def test_tomopy_bits_do_not_depend_on_the_slices_beside(tomopy, method, geometry):
+    reconstruct = method(geometry)
+    sinograms = torch.rand(3, 61, 97)
+    volume = reconstruct(sinograms)
+    for size in (1, 2):
+        parts = [reconstruct(part) for part in sinograms.split(size)]
+        assert torch.equal(torch.cat(parts), volume)
+    assert reconstruct(sinograms[:0]).shape == (0, 97, 97)
+
+
+@pytest.mark.tomopy
+@pytest.mark.parametrize("method", [TomopyGridrec, TomopyFBP])
+def test_tomopy_refuses_what_does_not_fit(tomopy, method, geometry):
+    reconstruct = method(geometry)
+    with pytest.raises(ReconstructionError, match=r"got \(2, 60, 97\)"):
+        reconstruct(torch.zeros(2, 60, 97))
+    with pytest.raises(ReconstructionError, match="nan at slice 0, angle 0, column 0"):
+        reconstruct(torch.full((2, 61, 97), torch.nan))
+
+
+@pytest.mark.tomopy
+def test_tomopy_back_projection_is_quantitative(tomopy, golden, golden_geometry, disc_mean):
+    reconstruct = TomopyFBP(golden_geometry)
+    image = reconstruct(torch.from_numpy(golden["disc_sinogram"])[None])[0]
+    assert disc_mean(image, reconstruct.origin) == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.tomopy
+def test_tomopy_gridrec_is_the_golden_one(tomopy, tooth, relative_error):
+    attenuation, geometry, reference = tooth
+    volume = TomopyGridrec(geometry, "shepp")(attenuation)
+    assert relative_error(volume, torch.from_numpy(reference)) < 1e-4
+
+
+@pytest.mark.tomopy
+@pytest.mark.parametrize("name", ["none", "ramlak", "cosine", "hann", "hamming", "parzen"])
+def test_tomopy_filters_are_the_golden_ones(
+    tomopy, name, shared_data, golden_geometry, relative_error
+):
+    with np.load(shared_data("tomopy_1.15.2_golden.npz")) as file:
+        sinograms = torch.from_numpy(file["sinograms"])
+        key = f"gridrec_edgepad2_{name}" + ("_par1" if name in ("hann", "hamming") else "")
+        reference = torch.from_numpy(file[key])
+    assert relative_error(TomopyGridrec(golden_geometry, name)(sinograms), reference) < 1e-4

@@ -1,0 +1,152 @@
+import numpy as np
+import pytest
+import torch
+
+from tomogan_bluesky.errors import ReconstructionError
+from tomogan_bluesky.geometry import ScanGeometry
+from tomogan_bluesky.recon.fbp import FBP
+from tomogan_bluesky.recon.gridrec import Gridrec
+from tomogan_bluesky.recon.kernel import KaiserBessel
+
+METHODS = pytest.mark.parametrize("method", [Gridrec, FBP])
+
+
+def test_kernel_transform_is_the_integral_over_the_kernel():
+    kernel = KaiserBessel(4, 1.5)
+    distance = torch.linspace(-2, 2, 20001, dtype=torch.float64)
+    for frequency in (0.0, 0.1, 1 / 3):
+        integrand = kernel(distance) * torch.cos(2 * torch.pi * frequency * distance)
+        wanted = torch.trapezoid(integrand, distance)
+        got = kernel.transform(torch.tensor(frequency, dtype=torch.float64))
+        torch.testing.assert_close(got, wanted, rtol=1e-3, atol=0)
+
+
+@METHODS
+@pytest.mark.parametrize("n_columns", [96, 97])
+def test_objects_come_out_in_their_place_and_in_absolute_units(
+    method, n_columns, make_blobs, circle, relative_error
+):
+    geometry = ScanGeometry(np.arange(180) * np.pi / 180, n_columns / 2 - 3.3, n_columns)
+    blobs = make_blobs(radius=0.4 * n_columns)
+    reconstruct = method(geometry)
+    image = reconstruct(blobs.sinogram(geometry))
+    assert image.dtype == torch.float32
+    wanted = blobs.image(n_columns, reconstruct.origin)
+    mask = torch.from_numpy(circle(n_columns))
+    assert relative_error(image[:, mask], wanted[:, mask]) < 2e-3
+
+
+@METHODS
+def test_a_full_turn_and_any_order_of_angles_give_the_same(
+    method, make_blobs, circle, relative_error
+):
+    blobs = make_blobs(radius=26)
+    half = ScanGeometry(np.arange(120) * np.pi / 120, 30.2, 64)
+    order = np.random.default_rng(0).permutation(240)
+    full = ScanGeometry((np.arange(240) * np.pi / 120 - 1.0)[order], 30.2, 64)
+    mask = torch.from_numpy(circle(64))
+    images = [method(geometry)(blobs.sinogram(geometry))[:, mask] for geometry in (half, full)]
+    assert relative_error(*images) < 2e-3
+
+
+@METHODS
+def test_phantoms_come_out_as_well_as_the_golden_figures(
+    method, golden, golden_geometry, circle, residual
+):
+    volume = method(golden_geometry)(torch.from_numpy(golden["sinograms"]))
+    mask = circle(192)
+    foam, shepp = (residual(*pair, mask) for pair in zip(volume, golden["phantom"], strict=True))
+    assert foam <= 0.077
+    assert shepp <= 0.093
+
+
+@METHODS
+@pytest.mark.parametrize("name", ["ramlak", "shepp"])
+def test_agrees_with_tomopy_up_to_its_scale_and_offset(
+    method, name, golden, golden_geometry, circle, residual
+):
+    volume = method(golden_geometry, name)(torch.from_numpy(golden["sinograms"]))
+    for image, wanted in zip(volume, golden[f"gridrec_{name}"], strict=True):
+        assert residual(image, wanted, circle(192)) <= 2.5e-2
+
+
+@pytest.mark.parametrize("name", ["none", "cosine", "hann", "hamming", "parzen", "butterworth"])
+def test_agrees_with_each_filter_of_tomopy(name, shared_data, golden_geometry, circle, residual):
+    with np.load(shared_data("tomopy_1.15.2_golden.npz")) as file:
+        sinograms = file["sinograms"]
+        key = f"gridrec_edgepad2_{name}" + ("_par1" if name in ("hann", "hamming") else "")
+        reference = file[key]
+    volume = Gridrec(golden_geometry, name)(torch.from_numpy(sinograms))
+    for image, wanted in zip(volume, reference, strict=True):
+        assert residual(image, wanted, circle(192)) <= 2.5e-2
+
+
+@pytest.mark.parametrize("oversampling", [1.25, 1.5, 2.0])
+def test_a_disc_of_one_is_one(oversampling, golden, golden_geometry, disc_mean):
+    reconstruct = Gridrec(golden_geometry, oversampling=oversampling)
+    image = reconstruct(torch.from_numpy(golden["disc_sinogram"])[None])[0]
+    assert disc_mean(image, reconstruct.origin) == pytest.approx(1, abs=0.002)
+
+
+def test_a_disc_of_one_is_one_by_direct_back_projection(golden, golden_geometry, disc_mean):
+    reconstruct = FBP(golden_geometry)
+    image = reconstruct(torch.from_numpy(golden["disc_sinogram"])[None])[0]
+    assert disc_mean(image, reconstruct.origin) == pytest.approx(1, abs=0.002)
+
+
+def test_agrees_with_direct_back_projection(golden, golden_geometry, circle, relative_error):
+    sinograms = torch.from_numpy(golden["sinograms"])
+    mask = torch.from_numpy(circle(192))
+    direct = FBP(golden_geometry)(sinograms)[:, mask]
+    assert relative_error(Gridrec(golden_geometry)(sinograms)[:, mask], direct) < 0.01
+    fine = Gridrec(golden_geometry, oversampling=4.0)
+    assert relative_error(fine(sinograms)[:, mask], direct) < 0.004
+
+
+@METHODS
+def test_is_linear(method, geometry, relative_error):
+    a, b = torch.rand(2, 1, 61, 97)
+    reconstruct = method(geometry, "shepp")
+    together = reconstruct(2 * a - 3 * b)
+    assert relative_error(together, 2 * reconstruct(a) - 3 * reconstruct(b)) < 1e-5
+
+
+@METHODS
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_bits_do_not_depend_on_the_slices_beside(method, n_threads, geometry, one_or_more_threads):
+    one_or_more_threads(n_threads)
+    reconstruct = method(geometry)
+    sinograms = torch.rand(11, 61, 97)
+    volume = reconstruct(sinograms)
+    for size in (1, 2, 3, 7, 8):
+        parts = [reconstruct(part) for part in sinograms.split(size)]
+        assert torch.equal(torch.cat(parts), volume), f"slabs of {size}"
+
+
+@METHODS
+def test_refuses_what_does_not_fit(method, geometry):
+    reconstruct = method(geometry)
+    with pytest.raises(ReconstructionError, match=r"\(slice, 61, 97\).*got \(2, 60, 97\)"):
+        reconstruct(torch.zeros(2, 60, 97))
+    with pytest.raises(ReconstructionError, match=r"got \(61, 97\)"):
+        reconstruct(torch.zeros(61, 97))
+    with pytest.raises(ReconstructionError, match="float64"):
+        reconstruct(torch.zeros(2, 61, 97, dtype=torch.float64))
+    broken = torch.zeros(2, 61, 97)
+    broken[1, 5, 90] = torch.inf
+    with pytest.raises(ReconstructionError, match="inf at slice 1, angle 5, column 90"):
+        reconstruct(broken)
+    # Values so large that their sum overflows are still finite values.
+    reconstruct(torch.full((2, 61, 97), 1e35))
+
+
+@METHODS
+def test_no_slices_give_no_slices(method, geometry):
+    assert method(geometry)(torch.zeros(0, 61, 97)).shape == (0, 97, 97)
+
+
+def test_real_scan_agrees_with_tomopy(tooth, circle, residual):
+    attenuation, geometry, reference = tooth
+    volume = Gridrec(geometry, "shepp")(attenuation)
+    for image, wanted in zip(volume, reference, strict=True):
+        assert residual(image, wanted, circle(640)) <= 1.5e-2
