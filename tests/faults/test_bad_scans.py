@@ -112,8 +112,7 @@ PARTIAL = {
         [
             item
             for item in scan_documents()
-            if not (item[0] == "event" and "rotation" in item[1]["data"])
-            or item[1]["seq_num"] != 9
+            if not (item[0] == "event" and "rotation" in item[1]["data"]) or item[1]["seq_num"] != 9
         ],
         "success",
         {"used": ANGLES - 1, "missing": 1},

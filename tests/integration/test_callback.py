@@ -1,11 +1,14 @@
 """The callback on a real RunEngine with simulated devices, and with the documents of odd scans."""
 
 import threading
+from itertools import count
 
+import bluesky.plan_stubs as bps
 import bluesky.plans as bp
 import numpy as np
 import pytest
 from bluesky import RunEngine
+from bluesky.preprocessors import plan_mutator
 from bluesky.utils import RunEngineInterrupted
 from event_model import DocumentNames, schema_validators
 from hypothesis import given, settings
@@ -121,18 +124,17 @@ def test_rows_are_a_part_of_the_whole():
 
 def test_a_paused_and_rewound_scan_gives_the_slices_of_an_undisturbed_one(scan):
     """A real pause: what was taken since the checkpoint is taken again under the same number."""
-    raw, paused = [], []
+    raw, saved = [], count(1)
+
+    def pause_after_the_tenth_point(message):
+        if message.command == "save" and next(saved) == 10:
+            return None, bps.pause()
+        return None, None
+
     RE = RunEngine()
-
-    def record_and_pause_once(name, doc):
-        raw.append((name, doc))
-        if name == "event" and "rotation" in doc["data"] and doc["seq_num"] == 5 and not paused:
-            paused.append(True)
-            RE.request_pause(defer=False)
-
-    RE.subscribe(record_and_pause_once)
+    RE.subscribe(lambda name, doc: raw.append((name, doc)))
     with pytest.raises(RunEngineInterrupted):
-        RE(scan())
+        RE(plan_mutator(scan(), pause_after_the_tenth_point))
     RE.resume()
     last = {(doc["descriptor"], doc["seq_num"]): doc["uid"] for n, doc in raw if n == "event"}
     undisturbed = [(n, doc) for n, doc in raw if n != "event" or doc["uid"] in last.values()]

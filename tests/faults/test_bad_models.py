@@ -1,0 +1,80 @@
+"""A model that can't be used: the reconstruction is published, and the run says what was wrong."""
+
+import re
+
+import numpy as np
+import pytest
+from scans import scan_documents
+
+from tomogan_bluesky import ReconstructionConfig, TomoGANCallback
+from tomogan_bluesky.denoise import TorchScriptDenoiser
+from tomogan_bluesky.models.artifact import DEFAULT_MODEL
+
+
+def missing(tmp_path):
+    return tmp_path / "no_such_model.ts", r"no_such_model\.ts"
+
+
+def unknown_name(tmp_path):
+    return "no-such-model", rf"no-such-model.*{DEFAULT_MODEL}"
+
+
+def corrupt(tmp_path):
+    path = tmp_path / "corrupt.ts"
+    path.write_bytes(b"this was a model once")
+    return path, r"corrupt\.ts"
+
+
+def wrong_depth(tmp_path):
+    from test_support import export_untrained
+
+    return export_untrained(tmp_path / "deep.ts", depth=3), r"depth 1, got .*3"
+
+
+@pytest.mark.parametrize("case", [missing, unknown_name, corrupt, wrong_depth])
+def test_an_unusable_model_costs_the_denoised_slices_only(case, tmp_path, caplog):
+    model, message = case(tmp_path)
+    derived = []
+    with TomoGANCallback(lambda *item: derived.append(item), model) as callback:
+        for docs in (scan_documents(), scan_documents()):
+            for name, doc in docs:
+                callback(name, doc)
+        reports = callback.wait(60)
+    assert [report.exit_status for report in reports] == ["fail", "fail"]
+    stop = derived[-1][1]
+    for text in (reports[-1].reason, stop["reason"], caplog.text):
+        assert re.search(message, text), text
+    slices = [d["data"]["reconstruction"] for n, d in derived if n == "event"]
+    assert len(slices) == 6
+    assert np.isfinite(slices).all()
+
+
+def test_a_model_trained_on_another_reconstruction_is_used_and_said(caplog):
+    config = ReconstructionConfig(filter="parzen")
+    with TomoGANCallback(
+        lambda *item: None, TorchScriptDenoiser(DEFAULT_MODEL), reconstruction=config
+    ) as callback:
+        for name, doc in scan_documents():
+            callback(name, doc)
+        (report,) = callback.wait(60)
+    assert report.exit_status == "success"
+    assert "parzen" in report.reason
+    assert "parzen" in caplog.text
+
+
+def test_a_generator_that_returns_nan_costs_the_denoised_slices_only():
+    from test_support import NanDenoiser
+
+    derived = []
+    with TomoGANCallback(lambda *item: derived.append(item), NanDenoiser()) as callback:
+        for name, doc in scan_documents():
+            callback(name, doc)
+        (report,) = callback.wait(60)
+    assert report.exit_status == "fail"
+    assert report.n_failed_slices == report.n_slices == 3
+    slices = {
+        k: [d["data"][k] for n, d in derived if n == "event"]
+        for k in ("reconstruction", "denoised")
+    }
+    assert np.isfinite(slices["reconstruction"]).all()
+    assert np.isnan(slices["denoised"]).all()

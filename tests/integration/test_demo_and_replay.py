@@ -1,0 +1,138 @@
+"""The demo, and its archived run through replay in a process of its own."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tomogan_bluesky.cli import main
+from tomogan_bluesky.publish.server import serve_catalog
+
+DEMO = ("--rows", "3", "--size", "64", "--angles", "91", "--seed", "5")
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """Folder of a small demo, and the last line that it printed, as JSON."""
+    folder = tmp_path_factory.mktemp("demo")
+    done = command("demo", "--output", str(folder), *DEMO, "--json")
+    assert done.returncode == 0, done.stderr
+    return folder, json.loads(done.stdout.splitlines()[-1])
+
+
+def command(*args):
+    return subprocess.run(
+        [sys.executable, "-m", "tomogan_bluesky", *args],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def volumes(folder, uid):
+    with serve_catalog(folder) as server:
+        stream = server.client()[uid]["primary"]
+        return {name: stream[name].read() for name in ("reconstruction", "denoised")}
+
+
+def test_the_demo_says_what_it_did(demo):
+    folder, result = demo
+    assert result["frames"] == {
+        "expected": 91,
+        "used": 91,
+        "superseded": 0,
+        "missing": 0,
+        "rejected": {},
+    }
+    for score in ("psnr_{}_db", "ssim_{}"):
+        for what in ("reconstruction", "filtered", "denoised", "noise_free"):
+            assert np.isfinite(result[score.format(what)])
+    assert result["psnr_denoised_db"] > result["psnr_reconstruction_db"]
+    assert {"raw_uid", "derived_uid", "seconds"} <= set(result)
+    assert (folder / "comparison.png").stat().st_size > 10_000
+
+
+def test_the_demo_leaves_a_catalog_with_both_volumes(demo):
+    folder, result = demo
+    found = volumes(folder, result["derived_uid"])
+    for volume in found.values():
+        assert volume.shape == (3, 64, 64)
+        assert volume.dtype == np.float32
+        assert np.isfinite(volume).all()
+
+
+def test_replay_in_a_fresh_process_into_an_empty_catalog_gives_the_same_bits(demo, tmp_path):
+    folder, result = demo
+    done = command(
+        "replay", result["raw_uid"][:8], "--catalog", str(folder), "--into", str(tmp_path), "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["raw_uid"] == result["raw_uid"]
+    assert report["derived_uid"] == result["derived_uid"]
+    live, replayed = (
+        volumes(folder, result["derived_uid"]),
+        volumes(tmp_path, report["derived_uid"]),
+    )
+    for name, volume in live.items():
+        np.testing.assert_array_equal(volume, replayed[name])
+
+
+def test_a_second_replay_finds_the_first_and_again_makes_a_new_attempt(demo, capsys):
+    folder, result = demo
+    catalog = ("--catalog", str(folder))
+    assert main(["replay", "-1", *catalog, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["already_done"]
+    assert report["derived_uid"] == result["derived_uid"]
+
+    assert main(["replay", "-1", *catalog, "--again", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert not report["already_done"]
+    assert report["derived_uid"] != result["derived_uid"]
+    assert main(["export", report["derived_uid"], *catalog, "--to", str(folder / "tiff")]) == 0
+
+
+def test_removing_takes_the_files_along(demo, tmp_path, capsys):
+    folder, result = demo
+    into = ("--catalog", str(folder), "--into", str(tmp_path))
+    assert main(["replay", "-1", *into, "--model", "none", "--rows", "0:2"]) == 0
+    assert list(tmp_path.rglob("*.h5"))
+    capsys.readouterr()
+    assert main(["replay", "-1", *into, "--remove"]) == 0
+    assert "removed" in capsys.readouterr().out
+    assert not list(tmp_path.rglob("*.h5"))
+
+
+def test_a_run_that_is_not_there(demo, capsys):
+    assert main(["replay", "nosuchrun", "--catalog", str(demo[0])]) == 1
+    assert "nosuchrun" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [("--filter", "sharp"), ("--rows", "5:2"), ("--model", "no-such-model"), ("--rows", "0:99")],
+)
+def test_wrong_settings_exit_with_1_and_name_the_setting(demo, tmp_path, wrong, capsys):
+    code = main(["replay", "-1", "--catalog", str(demo[0]), "--into", str(tmp_path), *wrong])
+    assert code == 1
+    told = capsys.readouterr().err
+    assert wrong[0].strip("-") in told or wrong[1] in told
+
+
+def test_usage_errors_exit_with_2(capsys):
+    for wrong in (["replay"], ["replay", "-1", "--catalog", "x", "--rows", "five"], ["nonsense"]):
+        with pytest.raises(SystemExit) as caught:
+            main(wrong)
+        assert caught.value.code == 2
+    capsys.readouterr()
+
+
+def test_every_command_has_help_with_examples(capsys):
+    for name in ("demo", "serve-catalog", "ingest", "replay", "export", "train"):
+        with pytest.raises(SystemExit) as caught:
+            main([name, "--help"])
+        assert caught.value.code == 0
+        assert "examples:" in capsys.readouterr().out
