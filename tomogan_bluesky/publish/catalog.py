@@ -226,6 +226,13 @@ def derived_runs(client: BaseClient, raw_start: Mapping[str, Any]) -> list[str]:
         return [run.metadata["start"]["uid"] for run in found]
 
 
+def next_scan_id(client: Any) -> int:
+    """A scan_id that no raw run of a catalog has: one more than the largest."""
+    with explain_request("Tiled to say which runs it has"):
+        numbered = client.search(KeyPresent("start.scan_id")).sort(("start.scan_id", -1))
+        return int(numbered.values().first().metadata["start"]["scan_id"]) + 1 if numbered else 1
+
+
 def find_run(client: BaseClient, name: str | int) -> Any:
     """The run that a person means.
 

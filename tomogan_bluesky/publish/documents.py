@@ -44,6 +44,7 @@ _INHERITED = (
     "owner",
     "project",
     "proposal",
+    "pixel_size_um",
     "tiled_access_tags",
 )
 
