@@ -73,7 +73,7 @@ class Generator(nn.Module):
         out = self.body(z * self.input_scale)[:, :, :height, :width]
         if self.residual:
             middle = self.depth // 2
-            return x[:, middle : middle + 1] + unit * out
+            return x[:, middle : middle + 1] + noise.view(-1, 1, 1, 1) * out
         return unit / self.input_scale * out
 
 

@@ -313,9 +313,14 @@ def _restore(
         )
     network.load_state_dict(_part(tensors, "network"))
     average.load_state_dict(_part(tensors, "average"))
+    parameters = list(network.parameters())
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in _part(tensors, "optimiser").items():
         index, name = key.split(".")
+        like = parameters[int(index)]
+        if value.shape == like.shape:
+            # Fused Adam walks through memory: its moments must lie there as the parameters do.
+            value = torch.empty_like(like).copy_(value)
         state.setdefault(int(index), {})[name] = value
     groups = optimiser.state_dict()["param_groups"]
     optimiser.load_state_dict({"state": state, "param_groups": groups})

@@ -1,0 +1,172 @@
+import hashlib
+import json
+import zipfile
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from tomogan_bluesky.errors import ModelError, ModelNotFoundError
+from tomogan_bluesky.models import artifact
+from tomogan_bluesky.models.artifact import (
+    DEFAULT_MODEL,
+    ModelCard,
+    TrainedOn,
+    export_model,
+    load_model,
+    model_sha256,
+    shipped_models,
+)
+from tomogan_bluesky.models.generator import build_generator
+
+CARD = ModelCard(
+    name="test",
+    network="unet4(base=4)",
+    dose_range=(0.05, 2.0),
+    reconstruction=TrainedOn(method="gridrec", filter="ramlak"),
+    training_command="none",
+    metrics={"psnr_db": 30.5},
+)
+
+
+@pytest.fixture
+def generator():
+    torch.manual_seed(3)
+    generator = build_generator("unet4", base=4)
+    torch.nn.init.normal_(generator.body.head.weight)
+    return generator
+
+
+@pytest.fixture
+def exported(generator, tmp_path):
+    path = tmp_path / "test.ts"
+    export_model(generator, CARD, path)
+    return path
+
+
+def altered(path, change):
+    """Rewrite each member of the archive with `change(name, content)`."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, change(name, content))
+
+
+def with_card(path, **changes):
+    def change(name, content):
+        if not name.endswith("card.json"):
+            return content
+        return json.dumps(json.loads(content) | changes).encode()
+
+    altered(path, change)
+
+
+def test_what_is_loaded_is_what_was_exported(generator, exported):
+    module, card = load_model(exported)
+    x, noise = 0.01 * torch.rand(2, 1, 35, 48), torch.tensor([1e-3, 2e-3])
+    with torch.inference_mode():
+        for _ in range(3):  # TorchScript compiles anew after the first calls
+            assert torch.equal(module(x, noise), generator.eval()(x, noise))
+    assert card.model_dump(exclude={"weights_sha256"}) == CARD.model_dump(
+        exclude={"weights_sha256"}
+    )
+    assert len(card.weights_sha256) == 64
+    assert model_sha256(exported) == hashlib.sha256(exported.read_bytes()).hexdigest()
+
+
+def test_export_leaves_the_generator_alone(generator, tmp_path):
+    generator.train()
+    before = {k: v.clone() for k, v in generator.state_dict().items()}
+    export_model(generator, CARD, tmp_path / "test.ts")
+    assert generator.training
+    assert all(torch.equal(v, before[k]) for k, v in generator.state_dict().items())
+    assert [p.name for p in tmp_path.iterdir()] == ["test.ts"]
+
+
+def test_path_may_be_a_string(exported):
+    assert load_model(str(exported))[1].name == "test"
+
+
+def test_card_is_strict_and_frozen():
+    with pytest.raises(ValidationError):
+        ModelCard(**(CARD.model_dump() | {"colour": "red"}))
+    with pytest.raises(ValidationError):
+        CARD.name = "other"
+
+
+def test_unknown_name_lists_the_known_ones():
+    with pytest.raises(ModelNotFoundError, match=f"'nobody'.*{DEFAULT_MODEL}") as caught:
+        load_model("nobody")
+    assert isinstance(caught.value, FileNotFoundError)
+
+
+def test_unknown_path(tmp_path):
+    with pytest.raises(ModelNotFoundError, match=r"no model file at .*absent\.ts"):
+        load_model(tmp_path / "absent.ts")
+    with pytest.raises(ModelError, match="can't be read"):
+        load_model(tmp_path)
+
+
+def test_a_name_is_never_a_file_of_the_working_directory(exported, tmp_path, monkeypatch):
+    """TorchScript is code: a file that happens to lie around is not run for its name."""
+    monkeypatch.chdir(tmp_path)
+    exported.rename(tmp_path / "nobody")
+    with pytest.raises(ModelNotFoundError, match="no model is called 'nobody'"):
+        load_model("nobody")
+    assert load_model(tmp_path / "nobody")[1].name == "test"
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", b"PK\x03\x04 neither"])
+def test_corrupt_file(content, tmp_path):
+    path = tmp_path / "bad.ts"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"bad\.ts: expected a TorchScript file"):
+        load_model(path)
+
+
+def test_truncated_file(exported):
+    exported.write_bytes(exported.read_bytes()[:-2000])
+    with pytest.raises(ModelError, match="expected a TorchScript file"):
+        load_model(exported)
+
+
+def test_file_without_a_card(generator, tmp_path):
+    path = tmp_path / "plain.ts"
+    with artifact._without_deprecation():
+        torch.jit.save(torch.jit.script(generator), str(path))
+    with pytest.raises(ModelError, match="expected a model card inside"):
+        load_model(path)
+
+
+def test_other_format_version(exported):
+    with_card(exported, format_version=99, package_version="7.0")
+    with pytest.raises(ModelError, match=r"expected format version 1, got 99.*7\.0"):
+        load_model(exported)
+
+
+def test_card_with_a_wrong_field(exported):
+    with_card(exported, units="1/cm")
+    with pytest.raises(ModelError, match="not valid"):
+        load_model(exported)
+
+
+def test_altered_weights(exported):
+    with_card(exported, weights_sha256="0" * 64)
+    with pytest.raises(ModelError, match="expected weights with sha256 000.*altered"):
+        load_model(exported)
+
+
+def test_shipped_models_are_what_was_recorded():
+    assert DEFAULT_MODEL in shipped_models()
+    for name, sha256 in shipped_models().items():
+        assert model_sha256(name) == sha256
+        _, card = load_model(name)
+        assert card.name == name
+        assert card.outputs == ("denoised",)
+
+
+def test_damaged_installation(monkeypatch):
+    monkeypatch.setattr(artifact, "shipped_models", lambda: {DEFAULT_MODEL: "0" * 64})
+    with pytest.raises(ModelError, match="damaged: install the package again"):
+        load_model(DEFAULT_MODEL)
