@@ -62,17 +62,22 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from ..models.artifact import export_model
+    from ..models.generator import build_generator
     from ..training.evaluation import evaluate
     from ..training.pairs import load_or_simulate
-    from ..training.trainer import CHECKPOINT, averaged_generator, train
+    from ..training.trainer import CHECKPOINT, averaged_generator, read_checkpoint, train
 
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     config = _config(args)
+    checkpoint = args.output / CHECKPOINT
+    # What is wrong with the network or the checkpoint should be said before minutes of simulation.
+    build_generator(config.network, **config.options)
+    if args.resume:
+        read_checkpoint(checkpoint)
     recipes, unseen = _recipes(args)
     pairs = load_or_simulate(recipes, args.cache)
     validation = load_or_simulate([unseen], args.cache)[0]
-    checkpoint = args.output / CHECKPOINT
     train(
         config,
         pairs,
