@@ -58,8 +58,9 @@ class Gridrec:
         self.origin = self._grid.origin
         self._gather_plan()
         grid = self._grid
-        response = filter_response(filter, grid.size) * math.pi / geometry.n_angles / grid.size
-        response[0] /= 2  # fold() counts each sample twice, once as its own mirror image at k = 0
+        response = filter_response(filter, grid.size)[:-1] * math.pi / geometry.n_angles
+        response /= grid.size
+        response[0] /= 2  # this sample is its own mirror image, which fold() adds to each
         self._response = (response.to(device) * grid.centre_phase).to(torch.complex64)
 
     def _gather_plan(self) -> None:
@@ -99,9 +100,9 @@ class Gridrec:
         return volume
 
     def _spectra(self, attenuation: torch.Tensor) -> torch.Tensor:
-        """Half planes of the slices' transforms, complex64, shape (size, n_frequencies, slice)."""
+        """Half planes of the slices' transforms, complex64, shape (size, size // 2 + 1, slice)."""
         grid = self._grid
-        polar = apply_response(torch.fft.rfft(attenuation, grid.size), self._response)
+        polar = apply_response(torch.fft.rfft(attenuation, grid.size)[..., :-1], self._response)
         samples = torch.view_as_real(polar).permute(1, 2, 0, 3).contiguous()
         samples[grid.conjugated, ..., 1] *= -1
         spread = F.embedding_bag(

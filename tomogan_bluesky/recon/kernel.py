@@ -55,9 +55,10 @@ class FourierGrid:
     """Neighbours and weights of the polar samples of a scan on the half plane of a slice.
 
     Sample (angle, k) is the transform of one projection, about the rotation axis, at ``k / size``
-    cycles per column. Samples in the left half plane are replaced by their conjugates in the right
-    one. The grid has the rows of `torch.fft.rfft2` and its columns with `margin` more on each
-    side, where the kernel reaches over the edge of the half plane.
+    cycles per column, up to the Nyquist frequency, where a shift to the axis is not defined and
+    which is left out. Samples in the left half plane are replaced by their conjugates in the right
+    one. The grid has the rows and columns of `torch.fft.rfft2`, and before them `margin` more
+    columns, where the kernel reaches over the edge of the half plane.
 
     Parameters
     ----------
@@ -73,17 +74,17 @@ class FourierGrid:
     size : int
         Rows of the grid, and length of the transform of a projection.
     n_frequencies : int
-        Samples of a projection, ``size // 2 + 1``.
+        Samples of a projection, ``size // 2``.
+    margin : int
     shape : tuple of int
-        Rows and columns of the grid, margins included.
+        Rows and columns of the grid, margin included.
     cells : torch.Tensor, int32, shape (angle * frequency, kernel_width ** 2)
         Flat indices into the grid.
     weights : torch.Tensor, float32, as `cells`
     conjugated : torch.Tensor, bool, shape (angle,)
         Projections whose samples enter as their conjugates.
     centre_phase : torch.Tensor, complex128, shape (frequency,)
-        Factor that moves the origin of a projection from column 0 to the rotation axis. It is 0 at
-        the Nyquist frequency, where a shift is not defined.
+        Factor that moves the origin of a projection from column 0 to the rotation axis.
     roll_off : torch.Tensor, float32, shape (n_columns, n_columns)
         Factor on the slice (y, x) that undoes the kernel's effect.
     origin : tuple of int
@@ -99,9 +100,9 @@ class FourierGrid:
     ) -> None:
         n = geometry.n_columns
         self.size = transform_size(oversampling * n)
-        self.n_frequencies = self.size // 2 + 1
+        self.n_frequencies = self.size // 2
         self.margin = kernel_width // 2
-        self.shape = (self.size, self.n_frequencies + 2 * self.margin)
+        self.shape = (self.size, self.margin + self.n_frequencies + 1)
         self.origin = slice_origin(n)
         kernel = KaiserBessel(kernel_width, self.size / n)
 
@@ -116,9 +117,8 @@ class FourierGrid:
         self.weights = (v_weights[:, :, None] * u_weights[:, None]).flatten(1).to(device)
         self.conjugated = conjugated.to(device)
 
-        phase = torch.exp(2j * math.pi * geometry.rotation_centre / self.size * k)
-        phase[-1] = 0
-        self.centre_phase = phase.to(device)
+        turns = geometry.rotation_centre / self.size * k
+        self.centre_phase = torch.exp(2j * math.pi * turns).to(device)
         pixel = torch.arange(n, dtype=torch.float64)
         y, x = (1 / kernel.transform((pixel - o) / self.size) for o in self.origin)
         self.roll_off = torch.outer(y, x).float().to(device)
@@ -136,7 +136,7 @@ class FourierGrid:
         return points.int(), kernel(position - points).float()
 
     def fold(self, grid: torch.Tensor) -> torch.Tensor:
-        """Add what lies in the margins to the half plane, as conjugates at mirrored frequencies.
+        """Add what lies in the margin to the half plane, as conjugates at mirrored frequencies.
 
         Parameters
         ----------
@@ -145,27 +145,26 @@ class FourierGrid:
 
         Returns
         -------
-        torch.Tensor, complex64, shape (size, n_frequencies, slice)
-            The half plane of a real slice's transform, a view of `grid`.
+        torch.Tensor, complex64, shape (size, size // 2 + 1, slice)
+            Half the transform of a real slice, for `torch.fft.irfft`; a view of `grid`.
         """
-        m = self.margin
-        for edge in (slice(0, 2 * m + 1), slice(-2 * m - 1, None)):
-            around = grid[:, edge]
-            around += around[self._mirror].flip(1).conj()
-        return grid[:, m:-m]
+        edge = grid[:, : 2 * self.margin + 1]
+        edge += edge[self._mirror].flip(1).conj()
+        # The last column is its own mirror image, which irfft does not add.
+        grid[:, -1] *= 2
+        return grid[:, self.margin :]
 
     def unfold(self, half_plane: torch.Tensor) -> torch.Tensor:
-        """Fill the margins from the half plane: the transpose of `fold`.
+        """Fill the margin from the half plane: the transpose of `fold`.
 
         Parameters
         ----------
-        half_plane : torch.Tensor, complex64, shape (size, n_frequencies, slice)
+        half_plane : torch.Tensor, complex64, shape (size, size // 2 + 1, slice)
+            Half the transform of a real slice.
 
         Returns
         -------
         torch.Tensor, complex64, shape (*shape, slice)
         """
-        m = self.margin
-        left = half_plane[self._mirror, 1 : m + 1].flip(1).conj()
-        right = half_plane[self._mirror, -m - 1 : -1].flip(1).conj()
-        return torch.cat((left, half_plane, right), dim=1)
+        margin = half_plane[self._mirror, 1 : self.margin + 1].flip(1).conj()
+        return torch.cat((margin, half_plane), dim=1)

@@ -113,12 +113,14 @@ def test_is_linear(method, geometry, relative_error):
 
 @METHODS
 @pytest.mark.parametrize("n_threads", [1, 2])
-def test_bits_do_not_depend_on_the_slices_beside(method, n_threads, geometry, one_or_more_threads):
+def test_bits_do_not_depend_on_the_slices_beside(method, n_threads, one_or_more_threads):
     one_or_more_threads(n_threads)
+    # So many angles that two threads share out the work of a few slices.
+    geometry = ScanGeometry(np.arange(181) * np.pi / 181, 46.7, 97)
     reconstruct = method(geometry)
-    sinograms = torch.rand(11, 61, 97)
+    sinograms = torch.rand(11, 181, 97)
     volume = reconstruct(sinograms)
-    for size in (1, 2, 3, 7, 8):
+    for size in (1, 3, 7):
         parts = [reconstruct(part) for part in sinograms.split(size)]
         assert torch.equal(torch.cat(parts), volume), f"slabs of {size}"
 
