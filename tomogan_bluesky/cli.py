@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -27,7 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name in _COMMANDS:
         module = import_module(f".commands.{name}", __package__)
-        module.add_parser(subparsers).set_defaults(run=module.run)
+        module.add_parser(subparsers).set_defaults(execute=module.run)
     return parser
 
 
@@ -39,12 +40,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         0 done, 1 a run failed or an error was reported, 2 usage.
     """
+    # Read when torch is loaded: threads that wait must not spin on cores that a beamline needs.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     args = make_parser().parse_args(argv)
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(args.verbose, 2)]
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger(__package__).setLevel(level)
     try:
-        return int(args.run(args))
+        return int(args.execute(args))
     except TomoGANError as error:
         print(f"tomogan-bluesky {args.command}: {error}", file=sys.stderr)
         return 1

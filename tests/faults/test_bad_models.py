@@ -4,10 +4,10 @@ import re
 
 import numpy as np
 import pytest
+from generators import NanDenoiser, export_untrained
 from scans import scan_documents
 
 from tomogan_bluesky import ReconstructionConfig, TomoGANCallback
-from tomogan_bluesky.denoise import TorchScriptDenoiser
 from tomogan_bluesky.models.artifact import DEFAULT_MODEL
 
 
@@ -26,9 +26,7 @@ def corrupt(tmp_path):
 
 
 def wrong_depth(tmp_path):
-    from test_support import export_untrained
-
-    return export_untrained(tmp_path / "deep.ts", depth=3), r"depth 1, got .*3"
+    return export_untrained(tmp_path / "deep.ts", depth=3), r"depth of 1 slice, got 3"
 
 
 @pytest.mark.parametrize("case", [missing, unknown_name, corrupt, wrong_depth])
@@ -49,11 +47,10 @@ def test_an_unusable_model_costs_the_denoised_slices_only(case, tmp_path, caplog
     assert np.isfinite(slices).all()
 
 
-def test_a_model_trained_on_another_reconstruction_is_used_and_said(caplog):
+def test_a_model_trained_on_another_reconstruction_is_used_and_said(tmp_path, caplog):
     config = ReconstructionConfig(filter="parzen")
-    with TomoGANCallback(
-        lambda *item: None, TorchScriptDenoiser(DEFAULT_MODEL), reconstruction=config
-    ) as callback:
+    model = export_untrained(tmp_path / "model.ts")
+    with TomoGANCallback(lambda *item: None, model, reconstruction=config) as callback:
         for name, doc in scan_documents():
             callback(name, doc)
         (report,) = callback.wait(60)
@@ -63,8 +60,6 @@ def test_a_model_trained_on_another_reconstruction_is_used_and_said(caplog):
 
 
 def test_a_generator_that_returns_nan_costs_the_denoised_slices_only():
-    from test_support import NanDenoiser
-
     derived = []
     with TomoGANCallback(lambda *item: derived.append(item), NanDenoiser()) as callback:
         for name, doc in scan_documents():

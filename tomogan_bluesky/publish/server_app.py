@@ -5,6 +5,7 @@ machine. Importing this needs Tiled's server side; `server` is the way in.
 """
 
 import json
+import logging
 import socket
 import threading
 from collections.abc import Iterator
@@ -16,9 +17,13 @@ import uvicorn
 from fastapi import APIRouter, HTTPException, Request, Security
 from tiled.server.app import build_app_from_config
 from tiled.server.authentication import check_scopes
+from tiled.server.settings import get_settings
 from tiled.storage import FileStorage
 
 from ..errors import PublishError
+
+# Tiled prints its version at each start, through a handler of its own.
+logging.getLogger("tiled.server.app").setLevel(logging.WARNING)
 
 READABLE_PATH = "/custom/readable"
 """Where a folder is made readable by a POST of ``{"folder": …}``, with the key."""
@@ -76,6 +81,10 @@ def make_app(
         "streaming_cache": {"uri": "memory"},
     }
     app = build_app_from_config(config)
+    # Tiled's applications of one process share one object of settings, and with it the last one's
+    # key, unless each takes its settings from a fresh one.
+    get_settings.cache_clear()
+    app.dependency_overrides[get_settings]()
     app.include_router(_readable_router(memory))
     return app
 
