@@ -56,21 +56,21 @@ class Gridrec:
         self.device = torch.device(device)
         self._grid = FourierGrid(geometry, oversampling, device=device)
         self.origin = self._grid.origin
-        self._gather_plan()
+        self._plan_spreading()
         grid = self._grid
         response = filter_response(filter, grid.size)[:-1] * math.pi / geometry.n_angles
         response /= grid.size
         response[0] /= 2  # this sample is its own mirror image, which fold() adds to each
         self._response = (response.to(device) * grid.centre_phase).to(torch.complex64)
 
-    def _gather_plan(self) -> None:
+    def _plan_spreading(self) -> None:
         """Turn "cells of each sample" into "samples of each cell": sums in a fixed order."""
-        grid = self._grid
-        order = torch.argsort(grid.cells.flatten(), stable=True)
-        self._samples = (order // grid.cells.shape[1]).int()
-        self._weights = grid.weights.flatten()[order]
-        count = torch.bincount(grid.cells.flatten(), minlength=math.prod(grid.shape))
-        self._offsets = (torch.cumsum(count, 0) - count).int()
+        cells, weights = self._grid.neighbours()
+        order = torch.argsort(cells.flatten(), stable=True)
+        self._samples = (order // cells.shape[1]).int().to(self.device)
+        self._weights = weights.flatten()[order].to(self.device)
+        count = torch.bincount(cells.flatten(), minlength=math.prod(self._grid.shape))
+        self._offsets = (torch.cumsum(count, 0) - count).int().to(self.device)
 
     def __call__(self, attenuation: torch.Tensor) -> torch.Tensor:
         """Reconstruct slices.

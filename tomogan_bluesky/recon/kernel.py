@@ -78,9 +78,6 @@ class FourierGrid:
     margin : int
     shape : tuple of int
         Rows and columns of the grid, margin included.
-    cells : torch.Tensor, int32, shape (angle * frequency, kernel_width ** 2)
-        Flat indices into the grid.
-    weights : torch.Tensor, float32, as `cells`
     conjugated : torch.Tensor, bool, shape (angle,)
         Projections whose samples enter as their conjugates.
     centre_phase : torch.Tensor, complex128, shape (frequency,)
@@ -104,36 +101,46 @@ class FourierGrid:
         self.margin = kernel_width // 2
         self.shape = (self.size, self.margin + self.n_frequencies + 1)
         self.origin = slice_origin(n)
-        kernel = KaiserBessel(kernel_width, self.size / n)
+        self._kernel = KaiserBessel(kernel_width, self.size / n)
 
-        theta = torch.tensor(geometry.theta)
-        conjugated = torch.cos(theta) < 0
-        sign = torch.where(conjugated, -1.0, 1.0)
         k = torch.arange(self.n_frequencies, dtype=torch.float64)
-        u, u_weights = self._neighbours(torch.outer(sign * torch.cos(theta), k), kernel)
-        v, v_weights = self._neighbours(torch.outer(-sign * torch.sin(theta), k), kernel)
-        cells = v.remainder_(self.size).mul_(self.shape[1])[:, :, None] + (u + self.margin)[:, None]
-        self.cells = cells.flatten(1).to(device)
-        self.weights = (v_weights[:, :, None] * u_weights[:, None]).flatten(1).to(device)
-        self.conjugated = conjugated.to(device)
-
         turns = geometry.rotation_centre / self.size * k
         self.centre_phase = torch.exp(2j * math.pi * turns).to(device)
+        theta = torch.tensor(geometry.theta)
+        conjugated = torch.cos(theta) < 0
+        self.conjugated = conjugated.to(device)
+        sign = torch.where(conjugated, -1.0, 1.0)
+        self._u = torch.outer(sign * torch.cos(theta), k)
+        self._v = torch.outer(-sign * torch.sin(theta), k)
+
         pixel = torch.arange(n, dtype=torch.float64)
-        y, x = (1 / kernel.transform((pixel - o) / self.size) for o in self.origin)
+        y, x = (1 / self._kernel.transform((pixel - o) / self.size) for o in self.origin)
         self.roll_off = torch.outer(y, x).float().to(device)
         # Row indices that turn v into -v.
         self._mirror = torch.remainder(-torch.arange(self.size, device=device), self.size)
 
-    @staticmethod
-    def _neighbours(
-        position: torch.Tensor, kernel: KaiserBessel
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def neighbours(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Grid points under the kernel of each sample. Large: computed at each call, on the CPU.
+
+        Returns
+        -------
+        cells : torch.Tensor, int32, shape (angle * frequency, kernel_width ** 2)
+            Flat indices into the grid.
+        weights : torch.Tensor, float32, as `cells`
+        """
+        u, u_weights = self._along_axis(self._u)
+        v, v_weights = self._along_axis(self._v)
+        row_start = v.remainder_(self.size).mul_(self.shape[1])
+        cells = row_start[:, :, None] + (u + self.margin)[:, None]
+        weights = v_weights[:, :, None] * u_weights[:, None]
+        return cells.flatten(1), weights.flatten(1)
+
+    def _along_axis(self, position: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Grid points under the kernel (int32) and their weights (float32), (sample, point)."""
         position = position.reshape(-1, 1)
-        first = torch.ceil(position - kernel.width / 2)
-        points = first + torch.arange(kernel.width)
-        return points.int(), kernel(position - points).float()
+        first = torch.ceil(position - self._kernel.width / 2)
+        points = first + torch.arange(self._kernel.width)
+        return points.int(), self._kernel(position - points).float()
 
     def fold(self, grid: torch.Tensor) -> torch.Tensor:
         """Add what lies in the margin to the half plane, as conjugates at mirrored frequencies.

@@ -46,6 +46,7 @@ class Projector:
         self.device = torch.device(device)
         self._grid = FourierGrid(geometry, oversampling, device=device)
         self.origin = self._grid.origin
+        self._cells, self._weights = (a.to(device) for a in self._grid.neighbours())
         self._response = self._grid.centre_phase.conj().to(torch.complex64)
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
@@ -88,10 +89,10 @@ class Projector:
         """Read the samples of each projection from the grid and transform them back."""
         grid = self._grid
         samples = F.embedding_bag(
-            grid.cells,
+            self._cells,
             torch.view_as_real(spectra).flatten(2).flatten(0, 1),
             mode="sum",
-            per_sample_weights=grid.weights,
+            per_sample_weights=self._weights,
         ).view(self.geometry.n_angles, grid.n_frequencies, -1, 2)
         samples[grid.conjugated, ..., 1] *= -1
         polar = torch.view_as_complex(samples).permute(2, 0, 1).contiguous()
