@@ -6,7 +6,7 @@ for each tomography scan.
 
 import logging
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -118,7 +118,7 @@ class TomoGANCallback:
         self._reports: list[RunReport] = []
         self._lock = threading.Lock()
 
-    def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
+    def __call__(self, name: str, doc: dict[str, Any]) -> None:
         """Take a document: enqueue it and return. Never raises, never waits."""
         try:
             self._enqueue(name, doc)
@@ -175,7 +175,7 @@ class TomoGANCallback:
 
     # On the RunEngine's thread -----------------------------------------------------------------
 
-    def _enqueue(self, name: str, doc: Mapping[str, Any]) -> None:
+    def _enqueue(self, name: str, doc: dict[str, Any]) -> None:
         must = name in _STRUCTURAL or name in ("start", "stop")
         if self._worker.put((name, doc), must=must) or must:
             return
@@ -189,7 +189,7 @@ class TomoGANCallback:
 
     # On the worker's thread --------------------------------------------------------------------
 
-    def _handle(self, item: tuple[str, Mapping[str, Any]]) -> None:
+    def _handle(self, item: tuple[str, dict[str, Any]]) -> None:
         name, doc = item
         if name == "start":
             if not is_derived(doc):
@@ -207,7 +207,7 @@ class TomoGANCallback:
             self._run_of[doc["uid"]] = raw_uid
         run(name, doc)
 
-    def _finish(self, raw_uid: str, run: RunProcessor, stop_doc: Mapping[str, Any]) -> None:
+    def _finish(self, raw_uid: str, run: RunProcessor, stop_doc: dict[str, Any]) -> None:
         del self._runs[raw_uid]
         own = {uid for uid, owner in self._run_of.items() if owner == raw_uid}
         for uid in own:
@@ -220,6 +220,6 @@ class TomoGANCallback:
             with self._lock:
                 self._reports.append(report)
 
-    def _raw_uid(self, name: str, doc: Mapping[str, Any]) -> str:
+    def _raw_uid(self, name: str, doc: dict[str, Any]) -> str:
         parent = doc.get(_PARENT.get(name, ""), "")
         return self._run_of.get(parent, parent)

@@ -115,7 +115,7 @@ class TorchScriptDenoiser:
                 "this version denoises slice by slice"
             )
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def __call__(self, slices: torch.Tensor) -> torch.Tensor:
         """Denoise slices.
 

@@ -8,7 +8,7 @@ a run is kept, logged, written into the derived stop document, and reported.
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,14 +87,14 @@ class Engine:
 class RunProcessor:
     """One raw run: made with its start document, spent after its stop document."""
 
-    def __init__(self, engine: Engine, start_doc: Mapping[str, Any]) -> None:
+    def __init__(self, engine: Engine, start_doc: dict[str, Any]) -> None:
         self._engine = engine
         self._raw_uid: str = start_doc["uid"]
         self._record = RunRecord(self._raw_uid)
         self._store = FrameStore()
         self._documents = ScanDocuments(engine.scan, self._store.add, self._store.expect_shape)
 
-    def __call__(self, name: str, doc: Mapping[str, Any]) -> RunReport | None:
+    def __call__(self, name: str, doc: dict[str, Any]) -> RunReport | None:
         """Take one document; returns the report after the stop document of a tomography scan."""
         with suppress(StageFailed), self._record.stage("intake"):
             self._documents(name, doc)
@@ -183,7 +183,7 @@ class RunProcessor:
 
     def _complete_scan(self) -> Scan:
         """The frames of the run, once nothing was wrong with its documents."""
-        if self._record.failure is not None and self._record.failure.startswith("intake"):
+        if "intake" in self._record.failed_stages:
             raise StageFailed("intake")
         with self._record.stage("intake"):
             scan = self._store.scan(self._promised())
@@ -202,7 +202,10 @@ class RunProcessor:
                 "missing; the volume was made without them"
             )
         for why, number in account.rejected.items():
-            self._record.remark(f"{number} projections rejected: {why}; look at the detector")
+            self._record.remark(
+                f"{number} of {account.expected} projections rejected: {why}; the volume was made "
+                "without them, look at the detector"
+            )
         return scan
 
     def _geometry(self, scan: Scan) -> ScanGeometry:

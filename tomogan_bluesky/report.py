@@ -76,6 +76,7 @@ class RunRecord:
         self.raw_uid = raw_uid
         self.failure: str | None = None
         self.n_failures = 0
+        self.failed_stages: set[str] = set()
         self.seconds: dict[str, float] = defaultdict(float)
         self._remarks: list[str] = []
 
@@ -99,6 +100,7 @@ class RunRecord:
     def fail(self, stage: str, error: Exception) -> None:
         """Keep the first error of the run, and log each with the uid and the stage."""
         self.n_failures += 1
+        self.failed_stages.add(stage)
         text = f"{stage}: {error}" if str(error) else f"{stage}: {type(error).__name__}"
         if self.failure is None:
             self.failure = text

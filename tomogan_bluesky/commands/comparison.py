@@ -85,7 +85,7 @@ def draw(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(14, 4.3), dpi=110, layout="constrained")
+    figure = Figure(figsize=(14, 3.9), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, 4)
     low, high = float(truth.min()), float(np.quantile(truth, 0.999))
@@ -98,12 +98,14 @@ def draw(
     for axis, (name, image) in zip(axes, panels, strict=False):
         shown = axis.imshow(image, cmap="gray", vmin=low - margin, vmax=high + margin)
         axis.set_title(name)
-    figure.colorbar(shown, ax=list(axes[:3]), label="attenuation (1/pixel)", pad=0.01)
+    figure.colorbar(
+        shown, ax=list(axes[:3]), label="attenuation (1/pixel)", pad=0.01, shrink=0.78, aspect=25
+    )
     rest = denoised - truth
     limit = float(np.quantile(np.abs(rest), 0.995))
     shown = axes[3].imshow(rest, cmap="RdBu_r", vmin=-limit, vmax=limit)
     axes[3].set_title("denoised − phantom")
-    figure.colorbar(shown, ax=axes[3], label="1/pixel", pad=0.01)
+    figure.colorbar(shown, ax=axes[3], label="1/pixel", pad=0.02, shrink=0.78, aspect=25)
     _scale_bar(axes[0], truth.shape[1])
     for axis in axes:
         axis.set_xticks([])

@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
             (report,) = tomogan.wait()
         lag = time.perf_counter() - scan_ended
         say(f"derived run {report.derived_uid}: {report.exit_status} {report.reason}".rstrip())
-        if report.exit_status != "success":
+        if report.exit_status != "success" or report.derived_uid is None:
             print(f"the demo failed: {report.reason}", file=sys.stderr)
             return 1
         stream = client[report.derived_uid]["primary"]

@@ -8,7 +8,7 @@ keep the others from theirs.
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, TypeGuard
 
 from tiled.client.base import BaseClient
 
@@ -19,7 +19,7 @@ from .documents import derived_uid, volume_path
 logger = logging.getLogger(__name__)
 
 Publish = Callable[[str, Mapping[str, Any]], Any]
-Target = BaseClient | str | Publish
+Target: TypeAlias = BaseClient | str | Publish
 
 
 class Publishers:
@@ -117,5 +117,5 @@ class Broadcast:
             ) from first
 
 
-def _is_callable(target: Target) -> bool:
+def _is_callable(target: Target) -> TypeGuard[Publish]:
     return callable(target) and not isinstance(target, BaseClient)

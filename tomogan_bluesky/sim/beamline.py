@@ -43,7 +43,7 @@ class SimBeamline:
     def __init__(
         self,
         phantom: np.ndarray,
-        angles_deg: Sequence[float],
+        angles_deg: Sequence[float] | np.ndarray,
         beam: Beam,
         rotation_centre: float | None = None,
     ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
+import numpy as np
 
 
 def tomo_scan(
@@ -16,7 +17,7 @@ def tomo_scan(
     rotation: Any,
     shutter: Any,
     sample: Any,
-    angles_deg: Sequence[float],
+    angles_deg: Sequence[float] | np.ndarray,
     *,
     n_darks: int = 10,
     n_flats: int = 10,
