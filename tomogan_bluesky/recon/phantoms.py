@@ -1,8 +1,8 @@
 """Simulated samples: what a scan would look at, known exactly.
 
 Enters: a family's name, a size and a random generator. Leaves: slices ``(row, y, x)`` of a sample
-inside the circle that all projections see. Five families serve for training; `HELD_OUT_FAMILY`, a rolled
-battery, is for demonstrations and tests, and no model of ours is ever trained on it.
+inside the circle that all projections see. Five families serve for training. `HELD_OUT_FAMILY`, a
+rolled battery, is for demonstrations and tests: no model of ours is ever trained on it.
 """
 
 from collections.abc import Callable
@@ -29,8 +29,8 @@ def make_phantom(family: str, size: int, rng: np.random.Generator, rows: int = 1
     rng : numpy.random.Generator
         The same state and arguments give the same sample.
     rows : int
-        Number of slices. Those of `HELD_OUT_FAMILY` are neighbours in one three-dimensional object, one
-        pixel apart; those of the training families are independent draws.
+        Number of slices. Those of `HELD_OUT_FAMILY` are neighbours, one pixel apart, in one
+        three-dimensional object; those of the training families are independent draws.
 
     Returns
     -------
@@ -56,7 +56,6 @@ def make_phantom(family: str, size: int, rng: np.random.Generator, rows: int = 1
     else:
         slices = np.stack([_SLICES[family](grid, rng) for _ in range(rows)])
     slices = np.clip(slices, 0.0, 1.8)
-    slices[:, grid.x**2 + grid.y**2 >= FIELD_RADIUS**2] = 0.0
     split = (rows, size, _SUPERSAMPLING, size, _SUPERSAMPLING)
     return slices.reshape(split).mean((2, 4), dtype=np.float32)
 

@@ -11,7 +11,7 @@ from tomogan_bluesky.errors import ConfigurationError, ModelNotFoundError, Train
 from tomogan_bluesky.models.artifact import load_model
 
 SMALL = "--size 48 --angles 40 --slices 4 --batch 2 --crop 32 --threads 1"
-QUICK = f"--simulated --steps 3 --base 4 {SMALL}"
+QUICK = f"--simulated --steps 3 --seed 4 --base 4 {SMALL}"
 
 
 @pytest.fixture(autouse=True)

@@ -30,6 +30,13 @@ def test_sample_lies_inside_the_circle_and_the_range(family):
     assert (phantom > 0.05).mean() > 0.1, "there is hardly anything in the sample"
 
 
+@pytest.mark.parametrize("family", ["shale", "fibres"])
+def test_strong_textures_stay_in_the_range(family):
+    phantom = draw(family, rows=60)
+    assert phantom.min() >= 0
+    assert phantom.max() <= 1.8
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_same_seed_same_sample(family):
     assert np.array_equal(draw(family), draw(family))

@@ -68,6 +68,16 @@ def test_blurred_edges_lose_fidelity_in_proportion():
     assert edge_fidelity(0.5 * ramp, ramp) == pytest.approx(0.5)
 
 
+def test_fidelity_looks_at_edges_alone(reference):
+    """Noise away from the reference's edges does not count."""
+    strength = sobel_magnitude(reference)
+    edges = strength > np.quantile(strength[field_of_view(96)], 0.85)
+    away = ~ndimage.binary_dilation(edges, np.ones((5, 5)))
+    noise = np.random.default_rng(3).standard_normal(reference.shape) * reference.std()
+    assert edge_fidelity(reference + 0.5 * noise * away, reference) == 1
+    assert edge_fidelity(reference + 0.5 * noise, reference) < 0.9
+
+
 def test_sobel_is_scipys(reference):
     expected = np.hypot(*(ndimage.sobel(reference.astype(float), axis=a) for a in (0, 1)))
     assert np.allclose(sobel_magnitude(reference), expected, atol=1e-12)
