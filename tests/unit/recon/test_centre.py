@@ -56,6 +56,15 @@ def test_finds_the_centre_of_noisy_scans(n_columns, offset, photons, make_blobs)
     assert centre_from_pair(absorbed[:, 1], absorbed[:, 0]) == pytest.approx(centre, abs=0.25)
 
 
+@pytest.mark.parametrize("centre", [70.3, 96.0])
+def test_empty_columns_do_not_correlate(centre, make_blobs):
+    geometry = ScanGeometry(np.array([0, np.pi]), centre, 193)
+    pin = make_blobs(radius=26, n=1)
+    pin.blobs[:] = [[1.0, 2.0, 55.0, 0.0]]
+    lines = pin.sinogram(geometry).repeat(3, 1, 1)
+    assert centre_from_pair(lines[:, 0], lines[:, 1]) == pytest.approx(centre, abs=0.05)
+
+
 @pytest.mark.parametrize("rows", [1, 8])
 @pytest.mark.parametrize("seed", range(5))
 def test_refuses_noise(rows, seed):
