@@ -67,14 +67,18 @@ def connect(target: BaseClient | str) -> BaseClient:
     with explain_connection(target):
         _knock(target)
         context, path = Context.from_any_uri(target)
-        about = context.server_info.authentication
-        if about.required and not context.authenticated and not context.use_cached_tokens():
+        try:
+            about = context.server_info.authentication
+            if about.required and not context.authenticated and not context.use_cached_tokens():
+                raise PublishError(
+                    f"{target}: expected to be let in, but the server wants authentication; put "
+                    "an API key into the environment as TILED_API_KEY, or log in once with: tiled "
+                    "login"
+                )
+            return from_context(context, node_path_parts=path)
+        except Exception:
             context.close()
-            raise PublishError(
-                f"{target}: expected to be let in, but the server wants authentication; put an API "
-                "key into the environment as TILED_API_KEY, or log in once with: tiled login"
-            )
-        return from_context(context, node_path_parts=path)
+            raise
 
 
 def _from_profile(name: str) -> BaseClient:

@@ -1,0 +1,103 @@
+"""`ingest`: a Data Exchange file becomes a raw run whose images stay where they are."""
+
+import json
+import os
+import shutil
+
+import event_model
+import h5py
+import numpy as np
+import pytest
+
+from tomogan_bluesky.cli import main
+from tomogan_bluesky.publish.catalog import find_run
+
+DATASETS = {"primary": "data", "flat": "data_white", "dark": "data_dark"}
+
+
+@pytest.fixture
+def ingest(catalog, capsys):
+    def ingest(path):
+        code = main(["ingest", str(path), "--catalog", str(catalog.directory), "--json"])
+        told = capsys.readouterr()
+        assert code == 0, told.err
+        return json.loads(told.out)
+
+    return ingest
+
+
+@pytest.fixture
+def scan_file(tmp_path):
+    path = tmp_path / "scan.h5"
+    rng = np.random.default_rng(0)
+    with h5py.File(path, "w") as file:
+        for name, count in {"data": 7, "data_white": 3, "data_dark": 2}.items():
+            file[f"exchange/{name}"] = rng.integers(0, 4096, (count, 2, 5), dtype=np.uint16)
+        file["exchange/theta"] = np.linspace(0, 180, 7)
+    return path
+
+
+def assert_reads_back(client, uid, path):
+    run = client[uid]
+    with h5py.File(path) as file:
+        for stream, name in DATASETS.items():
+            image = run[stream]["image"]
+            expected = file[f"exchange/{name}"]
+            assert image.shape == expected.shape
+            assert image.dtype == expected.dtype
+            np.testing.assert_array_equal(image.read(), expected)
+        rotation = run["primary"]["rotation"].read()
+        np.testing.assert_array_equal(rotation, file["exchange/theta"])
+    assert run["primary"].metadata["data_keys"]["rotation"]["units"] == "deg"
+    for name, doc in run.documents():
+        event_model.schema_validators[event_model.DocumentNames[name]].validate(doc)
+
+
+def test_a_real_scan_reads_back(client, ingest, shared_data):
+    path = shared_data("tooth.h5")
+    told = ingest(path)
+    assert told["frames"] == {"primary": 181, "flat": 10, "dark": 10}
+    assert client[told["uid"]]["primary"]["image"].shape == (181, 2, 640)
+    assert client[told["uid"]].metadata["start"]["sample"] == {"name": "Tooth"}
+    assert_reads_back(client, told["uid"], path)
+
+
+def test_a_file_is_ingested_once(client, ingest, scan_file):
+    first = ingest(scan_file)
+    assert not first["was_there"]
+    assert_reads_back(client, first["uid"], scan_file)
+    n_runs = len(client)
+    assert ingest(scan_file) == {**first, "was_there": True}
+    assert len(client) == n_runs
+    os.utime(scan_file, (1e9, 1e9))
+    other = ingest(scan_file)
+    assert (other["uid"] == first["uid"], other["scan_id"]) == (False, first["scan_id"] + 1)
+    assert find_run(client, "-1").metadata["start"]["uid"] == other["uid"]
+
+
+def test_an_ingest_that_was_cut_off_is_made_good(client, ingest, scan_file):
+    uid = ingest(scan_file)["uid"]
+    metadata = {"start": dict(client[uid].metadata["start"])}
+    client[uid].delete(recursive=True, external_only=False)
+    client.create_container(key=uid, metadata=metadata, specs=client.values().last().specs)
+    told = ingest(scan_file)
+    assert (told["uid"], told["was_there"]) == (uid, False)
+    assert_reads_back(client, uid, scan_file)
+
+
+def test_a_file_that_is_no_scan_is_refused(catalog, client, tmp_path, capsys):
+    n_runs = len(client)
+    (tmp_path / "notes.h5").write_text("no scan")
+    arguments = ["ingest", str(tmp_path / "notes.h5"), "--catalog", str(catalog.directory)]
+    assert main(arguments) == 1
+    assert "expected a Data Exchange HDF5 file, got: no HDF5 file" in capsys.readouterr().err
+    assert len(client) == n_runs
+
+
+def test_the_result_is_told_to_people(catalog, capsys, scan_file, tmp_path):
+    shutil.copy(scan_file, tmp_path / "copy.h5")
+    for _ in range(2):
+        main(["ingest", str(tmp_path / "copy.h5"), "--catalog", str(catalog.directory)])
+    told = capsys.readouterr().out
+    assert told.count("7 projections, 3 flats, 2 darks, of 2 rows and 5 columns") == 2
+    assert told.count("was there already") == 1
