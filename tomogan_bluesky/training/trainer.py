@@ -17,15 +17,21 @@ from typing import Any, Self
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from safetensors import safe_open
-from safetensors.torch import save_file
 from tqdm import tqdm
 
-from ..errors import ModelNotFoundError, TrainingError
+from ..errors import BackendUnavailableError, ModelNotFoundError, TrainingError
 from ..models.generator import Generator, build_generator
 from .evaluation import evaluate
 from .metrics import psnr
 from .pairs import Pairs
+
+try:
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+except ImportError as error:
+    raise BackendUnavailableError(
+        "training needs safetensors for its checkpoints: pip install 'tomogan_bluesky[train]'"
+    ) from error
 
 logger = logging.getLogger(__name__)
 
