@@ -167,8 +167,9 @@ def train(
             losses.append(loss.item())
             if not math.isfinite(losses[-1]):
                 raise TrainingError(
-                    f"step {progress.step}: expected a finite loss, got {losses[-1]}; lower "
-                    f"learning_rate (now {config.learning_rate:g}) and resume from {checkpoint}"
+                    f"step {progress.step}: expected a finite loss, got {losses[-1]}; look "
+                    "at the pairs, or start anew with a lower learning_rate (now "
+                    f"{config.learning_rate:g}); the last good state is in {checkpoint}"
                 )
             optimiser.step()
             _average(average, network, config.averaging, progress.step)
@@ -177,8 +178,7 @@ def train(
             progress.seconds = time.monotonic() - start
             bar.update()
             if progress.steps is None:
-                _decide_steps(progress, config)
-                bar.total = progress.steps
+                bar.total = _decide_steps(progress, config)
             if progress.step % config.checkpoint_every == 0 or progress.step == progress.steps:
                 entry = {"step": float(progress.step), "loss": float(np.mean(losses))}
                 losses.clear()
@@ -241,12 +241,15 @@ def _rate(progress: Progress) -> float:
     return warm * (_LOWEST_RATE + (1 - _LOWEST_RATE) * (1 + math.cos(math.pi * fall)) / 2)
 
 
-def _decide_steps(progress: Progress, config: TrainingConfig) -> None:
-    """Fix the number of steps once the time left is what the cool-down needs."""
+def _decide_steps(progress: Progress, config: TrainingConfig) -> int:
+    """Fix the number of steps once the time left is what the cool-down needs; until then, guess."""
     assert config.minutes is not None
-    if progress.seconds >= (1 - _COOL_DOWN) * config.minutes * 60:
+    spent = progress.seconds / (60 * config.minutes)
+    if spent >= 1 - _COOL_DOWN:
         progress.steps = math.ceil(progress.step / (1 - _COOL_DOWN))
         logger.info("training: %d steps fit into %g minutes", progress.steps, config.minutes)
+        return progress.steps
+    return math.ceil(progress.step / max(spent, 1e-9))
 
 
 @torch.no_grad()
