@@ -166,6 +166,7 @@ class TomoGANCallback:
             )
         if not ended:
             raise TimeoutError(f"expected the worker to end within {timeout:g} s; it is still busy")
+        self._engine.publishers.close()
 
     def __enter__(self) -> Self:
         return self

@@ -287,6 +287,7 @@ class RunProcessor:
             "analysis": {"name": "tomogan_bluesky", "version": __version__},
             "configuration": json.dumps(self._engine.settings()),
             "dark_flat_run": self._raw_uid,
+            "slab_rows": self._engine.reconstruction.slab_rows,
         }
         if geometry is not None:
             md["rotation_centre"] = geometry.rotation_centre

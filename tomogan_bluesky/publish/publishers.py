@@ -6,7 +6,9 @@ keep the others from theirs.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, TypeGuard
 
@@ -23,7 +25,10 @@ Target: TypeAlias = BaseClient | str | Publish
 
 
 class Publishers:
-    """Where derived runs go; connections are made at the first use.
+    """Where derived runs go.
+
+    A client is made at the first use of an address or profile, and made anew after an error: a
+    server that was down is used again once it is back.
 
     Raises
     ------
@@ -35,6 +40,7 @@ class Publishers:
         if isinstance(targets, BaseClient | str) or callable(targets):
             targets = [targets]
         self._targets = list(targets)
+        self._clients: dict[str, BaseClient] = {}
         for target in self._targets:
             if not (isinstance(target, BaseClient | str) or callable(target)):
                 raise ConfigurationError(
@@ -52,12 +58,11 @@ class Publishers:
         PublishError
             A catalog can't be reached.
         """
-        known = [
-            attempt
-            for target in self._targets
-            if not _is_callable(target)
-            for attempt in attempts(connect(target), derivation)
-        ]
+        known = []
+        for target in self._targets:
+            if not _is_callable(target):
+                with self._forgotten_on_error(target):
+                    known += attempts(self._connect(target), derivation)
         final = next((a.uid for a in known if a.exit_status == "success"), None)
         number = max((a.attempt for a in known), default=0) + 1
         while directory and volume_path(directory, derived_uid(derivation, number)).exists():
@@ -66,23 +71,63 @@ class Publishers:
 
     def broadcast(self) -> "Broadcast":
         """A fresh `Broadcast` for one derived run."""
-        return Broadcast(self._targets)
+        return Broadcast([partial(self._sink, target) for target in self._targets])
+
+    def close(self) -> None:
+        """Close the clients that were made here; those that were given are their owner's."""
+        for name in list(self._clients):
+            self._forget(name)
+
+    def _sink(self, target: Target) -> Publish:
+        if _is_callable(target):
+            return target
+        publisher = TiledPublisher(self._connect(target))
+
+        def sink(name: str, doc: Mapping[str, Any]) -> None:
+            with self._forgotten_on_error(target):
+                publisher(name, doc)
+
+        return sink
+
+    def _connect(self, target: BaseClient | str) -> BaseClient:
+        if not isinstance(target, str):
+            return target
+        if target not in self._clients:
+            self._clients[target] = connect(target)
+        return self._clients[target]
+
+    @contextmanager
+    def _forgotten_on_error(self, target: Target) -> Iterator[None]:
+        try:
+            yield
+        except PublishError:
+            if isinstance(target, str):
+                self._forget(target)
+            raise
+
+    def _forget(self, name: str) -> None:
+        client = self._clients.pop(name, None)
+        if client is not None:
+            client.context.close()
 
 
 class Broadcast:
     """Sends the documents of one derived run to every target.
 
     A target that raises gets no more documents of this run; `check` tells.
+
+    Parameters
+    ----------
+    openers : iterable of callables
+        Each returns a callable(name, doc) for the run, or raises PublishError.
     """
 
-    def __init__(self, targets: Iterable[Target]) -> None:
+    def __init__(self, openers: Iterable[Callable[[], Publish]]) -> None:
         self._errors: list[Exception] = []
         self._sinks: list[Publish] = []
-        for target in targets:
+        for opener in openers:
             try:
-                self._sinks.append(
-                    target if _is_callable(target) else TiledPublisher(connect(target))
-                )
+                self._sinks.append(opener())
             except PublishError as error:
                 self._errors.append(error)
 
