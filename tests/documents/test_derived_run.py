@@ -130,7 +130,12 @@ def test_how_slabs_are_announced_changes_nothing_else(make, published, tmp_path,
 
 def test_without_a_directory_the_slices_are_in_the_events(make, published):
     run = make(announce="at_end")  # nothing to wait for: there is no file
-    whole(run)
+    run.start()
+    run.open_volume(SHAPE, QUANTITIES, scalars=("detector_row", "seconds"))
+    write(run, volumes(), 0, 2)
+    assert names(published) == ["start", "descriptor", "event", "event"]
+    write(run, volumes(), 2, 5)
+    run.stop("success", "", ACCOUNT)
     assert run.volume_path is None
     assert names(published) == ["start", "descriptor", *["event"] * 5, "stop"]
     for i, doc in enumerate(doc for name, doc in published if name == "event"):

@@ -16,6 +16,7 @@ import pytest
 import stamina
 from tiled.client import from_uri
 
+from tomogan_bluesky.cli import main
 from tomogan_bluesky.errors import ConfigurationError, PublishError
 from tomogan_bluesky.publish.catalog import TiledPublisher
 from tomogan_bluesky.publish.server import array_address, serve_catalog
@@ -170,7 +171,7 @@ def test_the_address_of_an_array_is_a_page(catalog):
     assert page.headers["content-type"].startswith("text/html")
 
 
-def test_the_command_serves_until_ctrl_c(folder):
+def test_the_command_serves_until_ctrl_c(folder, capsys):
     process = subprocess.Popen(
         [sys.executable, "-m", "tomogan_bluesky", "serve-catalog", str(folder), "--json"],
         stdout=subprocess.PIPE,
@@ -182,13 +183,8 @@ def test_the_command_serves_until_ctrl_c(folder):
         assert httpx.get(f"{told['uri']}/healthz").status_code == 200
         with serve_catalog(folder) as server:
             assert server.uri == told["uri"]
-        second = subprocess.run(
-            [sys.executable, "-m", "tomogan_bluesky", "serve-catalog", str(folder)],
-            capture_output=True,
-            text=True,
-        )
-        assert second.returncode == 1
-        assert f"serves it already, at {told['uri']}" in second.stderr
+        assert main(["serve-catalog", str(folder)]) == 1
+        assert f"serves it already, at {told['uri']}" in capsys.readouterr().err
         process.send_signal(signal.SIGINT)
         assert process.wait() == 0
         assert "Traceback" not in process.stderr.read()
