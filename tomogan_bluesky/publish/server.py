@@ -22,6 +22,9 @@ from ..errors import BackendUnavailableError, PublishError
 from ..intake.uris import file_uri
 from .explain import explain_connection, explain_request
 
+READABLE_PATH = "/custom/readable"
+"""Where a folder is made readable by a POST of ``{"folder": …}``, with the key."""
+
 # Seconds that another process, which has locked the folder, is given to start its server.
 _START_WITHIN = 60.0
 
@@ -67,8 +70,6 @@ class CatalogServer:
         PublishError
             There is no such folder.
         """
-        from .server_app import READABLE_PATH
-
         with explain_request(f"{folder} to be a folder that the catalog can read from"):
             answer = httpx.post(
                 self.uri + READABLE_PATH,
@@ -99,7 +100,7 @@ def serve_catalog(
     host : str
         Address to listen at. With another than the loopback, whoever reaches it may read.
     port : int
-        0: any that is free.
+        0: any that is free. Of no account where another process serves already.
     readable : iterable of Path
         Folders of raw data that the server may read from. They are remembered.
     anonymous : bool
@@ -119,21 +120,23 @@ def serve_catalog(
     """
     directory = Path(directory).absolute()
     file_uri(directory)  # refuses a name that Tiled could not find again
-    try:
-        for folder in (directory, directory / "data", directory / "volumes"):
-            folder.mkdir(parents=True, exist_ok=True)
-        api_key = _key_of(directory)
-    except OSError as error:
-        raise PublishError(
-            f"{directory}: expected a folder for a catalog, got: {error.strerror}; name a folder "
-            "that can be made and written"
-        ) from error
     with ExitStack() as stack:
-        if stack.enter_context(_claim(directory)):
-            uri = stack.enter_context(_started(directory, host, port, api_key, anonymous))
-            server = CatalogServer(uri, directory, api_key, is_ours=True)
+        try:
+            for folder in (directory, directory / "data", directory / "volumes"):
+                folder.mkdir(parents=True, exist_ok=True)
+            is_ours = stack.enter_context(_claim(directory))
+            if is_ours:
+                _make_key(directory)
+        except OSError as error:
+            raise PublishError(
+                f"{directory}: expected a folder for a catalog, got: {error.strerror}; name a "
+                "folder that can be made and written"
+            ) from error
+        if is_ours:
+            uri = stack.enter_context(_started(directory, host, port, anonymous))
         else:
-            server = CatalogServer(_uri_of_other(directory), directory, api_key, is_ours=False)
+            uri = _uri_of_other(directory)
+        server = CatalogServer(uri, directory, _key_of(directory), is_ours)
         stack.callback(server._close)
         for folder in readable:
             server.make_readable(Path(folder))
@@ -147,7 +150,7 @@ def array_address(uri: str, run_uid: str, quantity: str, stream: str = "primary"
 
 
 @contextmanager
-def _started(directory: Path, host: str, port: int, api_key: str, anonymous: bool) -> Iterator[str]:
+def _started(directory: Path, host: str, port: int, anonymous: bool) -> Iterator[str]:
     try:
         from .server_app import make_app, read_folders, serving
     except ImportError as error:
@@ -157,7 +160,7 @@ def _started(directory: Path, host: str, port: int, api_key: str, anonymous: boo
         ) from error
     memory, address = directory / "readable.json", directory / "server.json"
     readable = [directory / "volumes", *read_folders(memory)]
-    app = make_app(directory, api_key, readable, memory, anonymous)
+    app = make_app(directory, _key_of(directory), readable, memory, anonymous)
     with serving(app, host, port) as uri:
         address.write_text(json.dumps({"uri": uri, "pid": os.getpid()}))
         try:
@@ -197,14 +200,15 @@ def _uri_of_other(directory: Path) -> str:
     )
 
 
-def _key_of(directory: Path) -> str:
-    """The key of the catalog, made at the first use, in a file that only its owner reads."""
+def _make_key(directory: Path) -> None:
+    """Make the key of the catalog at the first use, in a file that only its owner reads."""
     path = directory / "api_key"
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_text().strip()
+    if path.exists() and path.read_text():
+        return
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        key = secrets.token_hex(32)
-        file.write(key)
-    return key
+        file.write(secrets.token_hex(32))
+
+
+def _key_of(directory: Path) -> str:
+    return (directory / "api_key").read_text()

@@ -21,12 +21,10 @@ from tiled.server.settings import get_settings
 from tiled.storage import FileStorage
 
 from ..errors import PublishError
+from .server import READABLE_PATH
 
 # Tiled prints its version at each start, through a handler of its own.
 logging.getLogger("tiled.server.app").setLevel(logging.WARNING)
-
-READABLE_PATH = "/custom/readable"
-"""Where a folder is made readable by a POST of ``{"folder": …}``, with the key."""
 
 # Seconds for open requests to end when the server stops.
 _GRACE = 5
