@@ -24,6 +24,12 @@ class AnglesError(IntakeError):
     """The rotation angles are absent, ambiguous, or without units."""
 
 
+class AssetError(IntakeError, OSError):
+    """A file that the documents refer to is absent, unreadable, or not to be read."""
+
+    __str__ = Exception.__str__  # OSError would print an errno instead
+
+
 class ReconstructionError(TomoGANError, ValueError):
     """A slab cannot be reconstructed: wrong shapes, values that are not finite, bad geometry."""
 

@@ -4,6 +4,9 @@ Enters: a slab (row, angle, column) as recorded. Leaves: slices (slice, y, x) in
 documents, no files, no network: what a slab becomes depends on its pixels and the settings alone.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
@@ -25,20 +28,67 @@ def to_tensor(frames: np.ndarray, device: str | torch.device = "cpu") -> torch.T
     return torch.from_numpy(np.ascontiguousarray(frames)).to(device)
 
 
+@dataclass(frozen=True, eq=False)
+class Fields:
+    """Dark and flat fields of a scan.
+
+    Attributes
+    ----------
+    dark : float32 array, shape (row, column)
+    flats : float32 array, shape (time, row, column)
+        One, or several between which the beam drifted.
+    weights : float32 array, shape (angle, time)
+        Share of each flat in the flat field of each projection.
+    """
+
+    dark: np.ndarray
+    flats: np.ndarray
+    weights: np.ndarray
+
+    def correct(
+        self,
+        frames: np.ndarray,
+        rows: slice,
+        angles: slice | list[int],
+        minimum_transmission: float,
+        device: str = "cpu",
+    ) -> tuple[torch.Tensor, int]:
+        """Attenuation of some rows of some projections, and how many values were clamped.
+
+        Parameters
+        ----------
+        frames : array, shape (row, angle, column), as recorded
+        rows, angles
+            Which of the scan they are.
+        minimum_transmission : float
+            See `ReconstructionConfig`.
+        device : str
+        """
+        flat = to_tensor(self.flats[:, rows], device)
+        if len(flat) == 1:
+            flat = flat[0]
+        else:
+            flat = torch.einsum("at,trc->rac", to_tensor(self.weights[angles], device), flat)
+        dark = to_tensor(self.dark[rows], device)
+        return attenuation(
+            transmission(to_tensor(frames, device), dark, flat), minimum_transmission
+        )
+
+
 def find_rotation_centre(
-    projections: list[np.ndarray],
+    read: Callable[[list[int]], np.ndarray],
     theta: np.ndarray,
-    dark: np.ndarray,
-    flat: np.ndarray,
+    fields: Fields,
     minimum_transmission: float,
 ) -> float:
     """Detector column of the rotation axis, from the pair of projections half a turn apart.
 
     Parameters
     ----------
-    projections : list of arrays, each (row, column), as recorded
+    read : callable
+        Takes indices of projections, returns them as recorded, shape (row, angle, column).
     theta : float64 array, shape (angle,), radians
-    dark, flat : float32 arrays, shape (row, column)
+    fields : Fields
     minimum_transmission : float
         See `ReconstructionConfig`.
 
@@ -47,16 +97,9 @@ def find_rotation_centre(
     RotationCentreError
         No such pair, or nothing in it to register.
     """
-    pair = np.stack([projections[i] for i in opposed_pair(theta)], axis=1)
-    corrected, _ = _attenuation(to_tensor(pair), dark, flat, minimum_transmission)
+    pair = list(opposed_pair(theta))
+    corrected, _ = fields.correct(read(pair), slice(None), pair, minimum_transmission)
     return centre_from_pair(corrected[:, 0], corrected[:, 1])
-
-
-def _attenuation(
-    frames: torch.Tensor, dark: np.ndarray, flat: np.ndarray, minimum_transmission: float
-) -> tuple[torch.Tensor, int]:
-    references = (to_tensor(dark, frames.device), to_tensor(flat, frames.device))
-    return attenuation(transmission(frames, *references), minimum_transmission)
 
 
 class SlabPipeline:
@@ -68,7 +111,7 @@ class SlabPipeline:
     config : ReconstructionConfig
     denoiser : Denoiser or None
         None: `denoise` must not be called.
-    dark, flat : float32 arrays, shape (row, column)
+    fields : Fields
         Of the whole detector.
     device : str
         Where the reconstruction runs: "cpu", "cuda", …
@@ -79,14 +122,12 @@ class SlabPipeline:
         geometry: ScanGeometry,
         config: ReconstructionConfig,
         denoiser: Denoiser | None,
-        dark: np.ndarray,
-        flat: np.ndarray,
+        fields: Fields,
         device: str = "cpu",
     ) -> None:
         self._minimum_transmission = config.minimum_transmission
         self._denoiser = denoiser
-        self._dark = dark
-        self._flat = flat
+        self._fields = fields
         self._device = device
         self._reconstructor = make_reconstructor(geometry, config, device)
         self.origin = self._reconstructor.origin
@@ -112,11 +153,8 @@ class SlabPipeline:
             Shapes that do not belong together, values that are not finite.
         """
         rows = slice(first_row, first_row + len(frames))
-        corrected, n_clamped = _attenuation(
-            to_tensor(frames, self._device),
-            self._dark[rows],
-            self._flat[rows],
-            self._minimum_transmission,
+        corrected, n_clamped = self._fields.correct(
+            frames, rows, slice(None), self._minimum_transmission, self._device
         )
         return self._reconstructor(corrected), n_clamped
 

@@ -24,14 +24,18 @@ from .errors import ConfigurationError, IntakeError
 from .geometry import ScanGeometry
 from .intake.documents import ScanDocuments
 from .intake.sinogram import FrameAccount, FrameStore, Scan
-from .pipeline import SlabPipeline, find_rotation_centre
+from .pipeline import Fields, SlabPipeline, find_rotation_centre
 from .publish.documents import DerivedRun, derivation_of
 from .publish.publishers import Publishers
+from .reference_runs import ReferenceRuns
 from .report import ExitStatus, RunRecord, RunReport, StageFailed
 
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
+
+# Settings that say how this machine gets at the pixels, not which they are.
+_OF_THIS_MACHINE = {"path_map", "allowed_roots", "file_wait_s", "memory_gib"}
 
 
 @dataclass
@@ -62,6 +66,9 @@ class Engine:
     again: bool = False
     progress: Progress | None = None
 
+    def __post_init__(self) -> None:
+        self.reference_runs = ReferenceRuns(self.scan, self.publishers.find_run)
+
     def resolved_device(self) -> str:
         """The device itself: never "auto"."""
         if self.device == "auto":
@@ -79,8 +86,9 @@ class Engine:
     def settings(self) -> dict[str, Any]:
         """Everything, apart from the generator, that decides the pixels of a derived run."""
         return {
-            name: getattr(self, name).model_dump(mode="json")
-            for name in ("scan", "reconstruction", "denoising")
+            "scan": self.scan.model_dump(mode="json", exclude=_OF_THIS_MACHINE),
+            "reconstruction": self.reconstruction.model_dump(mode="json"),
+            "denoising": self.denoising.model_dump(mode="json"),
         }
 
 
@@ -91,7 +99,7 @@ class RunProcessor:
         self._engine = engine
         self._raw_uid: str = start_doc["uid"]
         self._record = RunRecord(self._raw_uid)
-        self._store = FrameStore()
+        self._store = FrameStore(engine.scan)
         self._documents = ScanDocuments(engine.scan, self._store.add, self._store.expect_shape)
 
     def __call__(self, name: str, doc: dict[str, Any]) -> RunReport | None:
@@ -100,10 +108,13 @@ class RunProcessor:
             self._documents(name, doc)
         if name != "stop":
             return None
-        if not self._documents.is_tomography:
-            logger.info("run %s: not a tomography scan, left alone", self._raw_uid)
+        try:
+            if self._documents.is_tomography:
+                return self._finish()
+            self._remember_references()
             return None
-        return self._finish()
+        finally:
+            self._documents.close()
 
     def mark_backlog(self) -> None:
         """Some documents were not accepted, because too many were waiting."""
@@ -141,8 +152,7 @@ class RunProcessor:
                     geometry,
                     engine.reconstruction,
                     denoiser,
-                    scan.dark,
-                    scan.flat,
+                    _fields(scan),
                     engine.resolved_device(),
                 )
         emit = engine.publishers.broadcast()
@@ -186,7 +196,10 @@ class RunProcessor:
         if "intake" in self._record.failed_stages:
             raise StageFailed("intake")
         with self._record.stage("intake"):
-            scan = self._store.scan(self._promised())
+            elsewhere = None
+            if self._references_uid != self._raw_uid:
+                elsewhere = self._engine.reference_runs.get(self._references_uid)
+            scan = self._store.scan(self._documents.angles, self._promised(), elsewhere)
         account = scan.account
         status = self._documents.stop_doc.get("exit_status")
         coverage = np.rad2deg(scan.theta.max() - scan.theta.min())
@@ -214,7 +227,7 @@ class RunProcessor:
             centre = config.rotation_centre
             if centre is None:
                 centre = find_rotation_centre(
-                    scan.projections, scan.theta, scan.dark, scan.flat, config.minimum_transmission
+                    scan.read, scan.theta, _fields(scan), config.minimum_transmission
                 )
             return ScanGeometry(scan.theta, centre, scan.shape[2])
 
@@ -236,7 +249,12 @@ class RunProcessor:
             derived.open_volume(
                 (last - first, n_columns, n_columns), quantities, scalars=("detector_row",)
             )
-        for row, frames in scan.slabs((first, last), engine.reconstruction.slab_rows):
+        slabs = scan.slabs((first, last), engine.reconstruction.slab_rows)
+        while True:
+            with record.stage("intake"):
+                row, frames = next(slabs, (last, np.empty(0)))
+            if row == last:
+                return
             shape = (len(frames), n_columns, n_columns)
             slab = {name: np.full(shape, np.nan, dtype=np.float32) for name in quantities}
             failures = record.n_failures
@@ -257,7 +275,22 @@ class RunProcessor:
             if engine.progress is not None:
                 engine.progress(self._raw_uid, counts.slices, last - first)
 
+    def _remember_references(self) -> None:
+        """Keep darks and flats that were recorded in a run of their own for runs to come."""
+        if self._store.has_references:
+            with suppress(StageFailed), self._record.stage("intake"):
+                self._engine.reference_runs.remember(self._raw_uid, self._store.references())
+            logger.info("run %s: its darks and flats are kept for later runs", self._raw_uid)
+        else:
+            logger.info("run %s: not a tomography scan, left alone", self._raw_uid)
+
     # What is said of the run -------------------------------------------------------------------
+
+    @property
+    def _references_uid(self) -> str:
+        """Uid of the run that holds the darks and flats: this one, if its start names no other."""
+        key = self._engine.scan.references_run_key
+        return str(self._documents.start_doc.get(key, self._raw_uid)) if key else self._raw_uid
 
     def _promised(self) -> int | None:
         """How many projections there should be: of a finished run those that it counted."""
@@ -286,7 +319,7 @@ class RunProcessor:
         md: dict[str, Any] = {
             "analysis": {"name": "tomogan_bluesky", "version": __version__},
             "configuration": json.dumps(self._engine.settings()),
-            "dark_flat_run": self._raw_uid,
+            "dark_flat_run": self._references_uid,
             "slab_rows": self._engine.reconstruction.slab_rows,
         }
         if geometry is not None:
@@ -310,6 +343,11 @@ class _Counts:
     slices: int = 0
     failed_slices: int = 0
     clamped: int = 0
+
+
+def _fields(scan: Scan) -> Fields:
+    references = scan.references
+    return Fields(references.dark, references.flats, references.weights_at(scan.times))
 
 
 def _rows_within(rows: tuple[int, int] | None, n_rows: int) -> tuple[int, int]:

@@ -40,9 +40,17 @@ def drop_angle(name, doc):
 FATAL = {
     "no flats": (without("flats"), {}, r"one flat frame, got none; .*scan\.flat_streams"),
     "no darks": (without("darks"), {}, r"one dark frame, got none; .*scan\.dark_streams"),
-    "no angles": (scan_documents(edit=drop_angle), {}, r"rotation angle, got 0; .*scan\.angle_key"),
+    "no angles": (
+        scan_documents(edit=drop_angle),
+        {},
+        r"rotation angle for each projection, got none; .*scan\.angle_key",
+    ),
     "unknown units": (scan_documents(units="furlong"), {}, r"rotation \(furlong\)"),
-    "zero projections": (scan_documents(frames=[]), {}, r"one projection frame, got none"),
+    "zero projections": (
+        scan_documents(frames=[], md={"num_projections": 9}),
+        {},
+        r"one projection frame, got none",
+    ),
     "nothing but bad frames": (
         scan_documents(frames=[np.full((2, 2), 7, np.uint16)] * 9),
         {},

@@ -26,6 +26,7 @@ LAYERS = {
     "pipeline": 3,
     "worker": 3,
     "report": 3,
+    "reference_runs": 3,
     "training": 3,
     "publish": 3,
     "processing": 4,

@@ -2,10 +2,10 @@
 
 Enter: the documents of one Bluesky run, in any order in which a RunEngine or a replay may emit
 them. Leave: `Frame` objects that say what a detector image is (projection, dark or flat), where in
-the scan it belongs, and at which angle it was taken.
+the scan it belongs and where its pixels are; and the angles.
 
-Everything that is a convention of a beamline (names of streams and keys, units) is settled here;
-behind this module angles are in radians and frames are identified by kind and ``seq_num``.
+Everything that is a convention of a beamline (names of streams and keys, units, files) is settled
+here; behind this module angles are in radians and frames are identified by kind and number.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,19 +16,11 @@ import numpy as np
 from event_model import DocumentRouter
 
 from ..config import ScanConfig
-from ..errors import AnglesError, IntakeError
+from .angles import Angles
+from .assets import Assets, StoredFrame
+from .keys import angle_keys, image_keys, radians_per_unit, the_angle, the_image
 
 FrameKind = Literal["projection", "dark", "flat"]
-
-_UNITS = {
-    "deg": "deg",
-    "degree": "deg",
-    "degrees": "deg",
-    "°": "deg",
-    "rad": "rad",
-    "radian": "rad",
-    "radians": "rad",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,31 +30,35 @@ class Frame:
     Attributes
     ----------
     kind : "projection", "dark" or "flat"
-    seq_num : int
-        Number of the point in its stream, from 1. A point that is taken again after a pause
-        has the number of the first.
+    number : int
+        Number of the frame in its stream, from 1: its ``seq_num``, where a point has one frame. A
+        point that is taken again after a pause has the number of the first.
     time : float
-        When it was recorded, seconds since 1970.
-    pixels : array, shape (row, column)
+        When it was recorded, seconds since 1970. For a frame that comes with no time, that of its
+        descriptor; `index` then tells earlier from later.
+    pixels : array or StoredFrame, shape (row, column)
         As recorded, by reference. Not necessarily of the expected shape: the store judges.
-    theta : float or None
-        Rotation angle in radians; None for darks and flats.
+    index : int
+        Its place in its file; 0 for frames inside events.
     """
 
     kind: FrameKind
-    seq_num: int
+    number: int
     time: float
-    pixels: np.ndarray
-    theta: float | None
+    pixels: np.ndarray | StoredFrame
+    index: int = 0
 
 
 @dataclass(frozen=True)
-class _StreamPlan:
-    """What is read from the events of one descriptor."""
+class _Plan:
+    """What is read from the events and data of one descriptor."""
 
     kind: FrameKind
+    time: float
     image_key: str
     dtype: str | None
+    n_frames: int
+    """Frames of one point."""
     angle_key: str | None
     radians_per_unit: float
 
@@ -80,9 +76,9 @@ class ScanDocuments(DocumentRouter):
 
     Raises
     ------
-    IntakeError, AnglesError
-        From a call with a descriptor or event that can't be understood: ambiguous or missing data
-        keys, angles without units.
+    IntakeError
+        From a call with a document that can't be understood: ambiguous data keys, angles without
+        units, files that may not be read.
     """
 
     def __init__(
@@ -95,19 +91,25 @@ class ScanDocuments(DocumentRouter):
         self._config = config
         self._on_frame = on_frame
         self._on_shape = on_shape
-        self._plans: dict[str, _StreamPlan | None] = {}
+        self._plans: dict[str, _Plan | None] = {}
+        self._monitors: dict[str, tuple[str, float]] = {}
+        self._assets = Assets(config)
+        self._datums: dict[str, tuple[str, Mapping[str, Any]]] = {}
+        self.angles = Angles(config)
         self.start_doc: Mapping[str, Any] = {}
         self.stop_doc: Mapping[str, Any] = {}
         self.projection_stream: str | None = None
-        self._looks_like_a_scan = False
+        self.has_references = False
 
     @property
     def is_tomography(self) -> bool:
-        """Whether the run has images with an angle, or images beside darks or flats.
+        """Whether the run has images with angles, or means to, or images beside darks and flats.
 
         Other runs (an alignment, a count, a scan without a camera) are none of our business.
         """
-        return self._looks_like_a_scan
+        if self.projection_stream is None:
+            return self.has_references and self.declared_projections is not None
+        return self.has_references or self.angles.known
 
     @property
     def declared_projections(self) -> int | None:
@@ -128,124 +130,139 @@ class ScanDocuments(DocumentRouter):
             return "flat"
         return None
 
+    def close(self) -> None:
+        """Close the files of the run."""
+        self._assets.close()
+
     # The documents -----------------------------------------------------------------------------
 
     def start(self, doc: Mapping[str, Any]) -> None:
         self.start_doc = doc
+        self.angles.in_start(doc)
 
     def descriptor(self, doc: Mapping[str, Any]) -> None:
         if doc["uid"] in self._plans:
             return
         self._plans[doc["uid"]] = None  # until it is understood, its events are passed over
         kind = self.kind_of(doc["name"])
-        if kind is None:
+        images = image_keys(doc, self._config) if kind is not None else []
+        if kind is None or not images:
+            self._look_for_monitor(doc)
             return
-        images = _image_keys(doc, self._config.image_key)
-        if not images:
-            return
-        angles = _angle_keys(doc, self._config) if kind == "projection" else []
-        self._looks_like_a_scan |= kind != "projection" or bool(angles)
         if kind == "projection":
             self.projection_stream = doc["name"]
-        image_key = _only(images, doc, "detector image", "image_key", IntakeError)
-        data_key = doc["data_keys"][image_key]
-        if "external" in data_key:
-            raise IntakeError(
-                f"stream {doc['name']!r}: expected the frames of {image_key!r} inside the events, "
-                f"got references to external files ({data_key['external']}); replay the run from "
-                "its catalog, which reads them"
-            )
-        angle_key, unit = None, 1.0
-        if kind == "projection":
-            angle_key = _only(angles, doc, "rotation angle", "angle_key", AnglesError)
-            unit = _radians_per_unit(doc, angle_key, self._config)
-        self._plans[doc["uid"]] = _StreamPlan(
-            kind, image_key, data_key.get("dtype_numpy"), angle_key, unit
+        else:
+            self.has_references = True
+        image_key = the_image(doc, images)
+        key = doc["data_keys"][image_key]
+        angle_key, unit = self._angle_of(doc) if kind == "projection" else (None, 1.0)
+        *points, rows, columns = key["shape"]
+        self._plans[doc["uid"]] = _Plan(
+            kind,
+            doc["time"],
+            image_key,
+            key.get("dtype_numpy"),
+            int(np.prod(points or [1])),
+            angle_key,
+            unit,
         )
-        self._on_shape(kind, _frame_shape(data_key["shape"]))
+        if rows > 0 and columns > 0:
+            self._on_shape(kind, (int(rows), int(columns)))
 
     def event(self, doc: Mapping[str, Any]) -> None:  # type: ignore[override]  # a sink
+        if doc["descriptor"] in self._monitors:
+            name, unit = self._monitors[doc["descriptor"]]
+            self.angles.at_time(doc["timestamps"][name], float(doc["data"][name]) * unit)
+            return
         plan = self._plans.get(doc["descriptor"])
         if plan is None:
             return
-        pixels = doc["data"][plan.image_key]
-        if isinstance(pixels, np.ndarray):
-            pixels = pixels.view()  # ours to reshape; the pixels stay the caller's
-        else:  # exported documents hold nested lists
-            pixels = np.asarray(pixels, dtype=plan.dtype)
-        while pixels.ndim > 2 and pixels.shape[0] == 1:
-            pixels = pixels[0]
-        theta = None
-        if plan.angle_key is not None:
-            theta = float(doc["data"][plan.angle_key]) * plan.radians_per_unit
-        self._on_frame(Frame(plan.kind, doc["seq_num"], doc["time"], pixels, theta))
+        data = doc["data"]
+        frames = self._frames_in(data[plan.image_key], plan) if plan.image_key in data else []
+        n = len(frames) or plan.n_frames
+        first = (doc["seq_num"] - 1) * n + 1
+        if plan.angle_key in data:
+            values = np.ravel(np.asarray(data[plan.angle_key], dtype=np.float64))
+            for i, value in enumerate(
+                np.broadcast_to(values, (n,)) if values.size == 1 else values
+            ):
+                self.angles.at_point(first + i, doc["time"], float(value) * plan.radians_per_unit)
+        times = np.ravel(data.get(self._config.frame_time_key, doc["time"]))
+        for i, (index, pixels) in enumerate(frames):
+            when = float(times[i] if len(times) == n else times[0])
+            self._on_frame(Frame(plan.kind, first + i, when, pixels, index))
+
+    def resource(self, doc: Mapping[str, Any]) -> None:
+        self._assets.add(doc)
+
+    def datum(self, doc: Mapping[str, Any]) -> None:  # type: ignore[override]  # a sink
+        self._datums[doc["datum_id"]] = (doc["resource"], doc["datum_kwargs"])
+
+    def stream_resource(self, doc: Mapping[str, Any]) -> None:
+        self._assets.add(doc)
+
+    def stream_datum(self, doc: Mapping[str, Any]) -> None:
+        plan = self._plans.get(doc["descriptor"])
+        if plan is None:
+            return
+        key = self._assets.data_key(doc["stream_resource"])
+        if key not in (plan.image_key, plan.angle_key):
+            return
+        source = self._assets.source(doc["stream_resource"])
+        first, last = doc["indices"]["start"], doc["indices"]["stop"]
+        number = doc["seq_nums"]["start"]
+        if key == plan.angle_key:
+            self.angles.at_points_in(source, number, first, last, plan.radians_per_unit)
+            return
+        n = plan.n_frames
+        for i in range((last - first) * n):
+            index = first * n + i
+            pixels = StoredFrame(source, index)
+            self._on_frame(Frame(plan.kind, (number - 1) * n + 1 + i, plan.time, pixels, index))
 
     def stop(self, doc: Mapping[str, Any]) -> None:
         self.stop_doc = doc
 
+    # Details -----------------------------------------------------------------------------------
 
-def _image_keys(descriptor: Mapping[str, Any], wanted: str | None) -> list[str]:
-    """Data keys that can be detector images: arrays of two dimensions or more."""
-    keys = descriptor["data_keys"]
-    if wanted is not None:
-        return [wanted] if wanted in keys else []
-    return [name for name, key in keys.items() if sum(n > 1 for n in key["shape"] or ()) >= 2]
+    def _angle_of(self, descriptor: Mapping[str, Any]) -> tuple[str | None, float]:
+        """The angle's data key and its factor to radians, if the stream has one."""
+        candidates = angle_keys(descriptor, self._config)
+        if not candidates:
+            self.angles.candidates += [
+                f"{name} ({key.get('units') or 'no units'})"
+                for name, key in descriptor["data_keys"].items()
+                if np.prod(key["shape"] or [1]) == 1
+            ]
+            return None, 1.0
+        name = the_angle(descriptor, candidates, self._config)
+        units = descriptor["data_keys"][name].get("units")
+        return name, radians_per_unit(name, units, self._config)
 
+    def _look_for_monitor(self, descriptor: Mapping[str, Any]) -> None:
+        """Remember a monitor stream of the angle."""
+        wanted, name = self._config.angle_stream, descriptor["name"]
+        if name == wanted or (wanted is None and name.endswith("_monitor")):
+            candidates = angle_keys(descriptor, self._config)
+            if name == wanted or len(candidates) == 1:
+                key = the_angle(descriptor, candidates, self._config)
+                units = descriptor["data_keys"][key].get("units")
+                unit = radians_per_unit(key, units, self._config)
+                self._monitors[descriptor["uid"]] = (key, unit)
 
-def _angle_keys(descriptor: Mapping[str, Any], config: ScanConfig) -> list[str]:
-    """Data keys that can be the rotation angle: scalars with an angular unit.
-
-    Where several have one, those that their device hints at (a motor's readback rather than its
-    set point) are preferred.
-    """
-    keys = descriptor["data_keys"]
-    if config.angle_key is not None:
-        return [config.angle_key] if config.angle_key in keys else []
-    angular = [
-        name
-        for name, key in keys.items()
-        if not key["shape"] and str(key.get("units")).lower() in _UNITS
-    ]
-    hinted = {
-        field for hint in descriptor.get("hints", {}).values() for field in hint.get("fields", ())
-    }
-    return [name for name in angular if name in hinted] or angular
-
-
-def _only(
-    candidates: list[str],
-    descriptor: Mapping[str, Any],
-    what: str,
-    setting: str,
-    error: type[IntakeError],
-) -> str:
-    """The one candidate, or an error that names the choices."""
-    if len(candidates) == 1:
-        return candidates[0]
-    known = {
-        name: f"{name} ({key.get('units') or 'no units'})"
-        for name, key in descriptor["data_keys"].items()
-        if bool(key["shape"]) == (setting == "image_key")
-    }
-    choices = ", ".join(known[name] for name in candidates) or ", ".join(known.values()) or "none"
-    raise error(
-        f"stream {descriptor['name']!r}: expected one data key to be the {what}, got "
-        f"{len(candidates)}; candidates: {choices}; name it in scan.{setting}"
-        + (" (and its units in scan.angle_units)" if setting == "angle_key" else "")
-    )
-
-
-def _radians_per_unit(descriptor: Mapping[str, Any], key: str, config: ScanConfig) -> float:
-    units = config.angle_units or descriptor["data_keys"][key].get("units")
-    known = _UNITS.get(str(units).lower())
-    if known is None:
-        raise AnglesError(
-            f"stream {descriptor['name']!r}: expected the units of the rotation angle {key!r} to "
-            f"be degrees or radians, got {units!r}; set scan.angle_units to 'deg' or 'rad'"
-        )
-    return np.pi / 180 if known == "deg" else 1.0
-
-
-def _frame_shape(shape: list[int]) -> tuple[int, int]:
-    rows, columns = shape[-2:]
-    return int(rows), int(columns)
+    def _frames_in(self, value: Any, plan: _Plan) -> list[tuple[int, np.ndarray | StoredFrame]]:
+        """The frames of one point, each with its index in its file."""
+        if isinstance(value, str):
+            resource, kwargs = self._datums[value]
+            source, n = self._assets.source(resource), self._assets.frames_a_point(resource)
+            first = int(kwargs.get("point_number", 0)) * n
+            return [(first + i, StoredFrame(source, first + i)) for i in range(n)]
+        if isinstance(value, StoredFrame):
+            return [(value.index, value)]
+        if isinstance(value, np.ndarray):
+            pixels = value.view()  # ours to reshape; the pixels stay the caller's
+        else:  # exported documents hold nested lists
+            pixels = np.asarray(value, dtype=plan.dtype)
+        while pixels.ndim > 2 and pixels.shape[0] == 1:
+            pixels = pixels[0]
+        return [(0, frame) for frame in pixels] if pixels.ndim == 3 else [(0, pixels)]

@@ -1,7 +1,7 @@
 """The frames of one scan, and the account of every one of them.
 
 Enter: `Frame` objects in any order. Leaves: a `Scan` with its frames in the order of their
-``seq_num``, from which slabs of detector rows are cut, and a `FrameAccount` in which every expected
+numbers, from which slabs of detector rows are cut, and a `FrameAccount` in which every expected
 projection ends as exactly one of used, superseded, missing or rejected.
 """
 
@@ -12,9 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from ..config import ScanConfig
 from ..errors import MissingFramesError
+from .angles import Angles
+from .assets import StoredFrame, read_rows
 from .documents import Frame, FrameKind
-from .references import mean_frame
+from .references import References, group_by_time, mean_frame
+
+_GIB = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -59,29 +64,40 @@ class Scan:
 
     Attributes
     ----------
-    projections : list of array, each (row, column)
-        In the order of their ``seq_num``, as recorded.
+    projections : list of array or StoredFrame, each (row, column)
+        In the order of their numbers, as recorded.
     theta : float64 array, shape (angle,)
         Radians.
-    dark, flat : float32 arrays, shape (row, column)
-        Mean reference frames.
+    times : float64 array, shape (angle,)
+        When each projection was recorded, seconds since 1970.
+    references : References
     account : FrameAccount
+    frames_bytes : int
+        Most memory for frames that are read from files at once.
     """
 
-    projections: list[np.ndarray]
+    projections: list[np.ndarray | StoredFrame]
     theta: np.ndarray
-    dark: np.ndarray
-    flat: np.ndarray
+    times: np.ndarray
+    references: References
     account: FrameAccount
+    frames_bytes: int = 4 * _GIB
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(angle, row, column)."""
-        rows, columns = self.dark.shape
+        rows, columns = self.references.dark.shape
         return len(self.projections), rows, columns
+
+    def read(self, indices: list[int]) -> np.ndarray:
+        """Some projections as recorded: (row, angle, column)."""
+        return read_rows([self.projections[i] for i in indices], slice(None)).swapaxes(0, 1)
 
     def slabs(self, rows: tuple[int, int], slab_rows: int) -> Iterator[tuple[int, np.ndarray]]:
         """Cut the detector rows [first, last) into slabs.
+
+        Frames in files are read by blocks of as many slabs as `frames_bytes` holds, since to read
+        some rows of compressed frames is to read all of them.
 
         Yields
         ------
@@ -89,19 +105,32 @@ class Scan:
         frames : array, shape (row, angle, column), recorded dtype
         """
         first, last = rows
-        for row in range(first, last, slab_rows):
-            stop = min(row + slab_rows, last)
-            yield row, np.stack([frame[row:stop] for frame in self.projections], axis=1)
+        n_angles, _, n_columns = self.shape
+        row_bytes = n_angles * n_columns * self.projections[0].dtype.itemsize
+        in_files = any(isinstance(frame, StoredFrame) for frame in self.projections)
+        # A slab is a copy of its part of the block: both count.
+        n_slabs = max(self.frames_bytes // (row_bytes * slab_rows) - 1, 1) if in_files else 1
+        for start in range(first, last, n_slabs * slab_rows):
+            stop = min(start + n_slabs * slab_rows, last)
+            block = read_rows(self.projections, slice(start, stop))
+            for row in range(start, stop, slab_rows):
+                slab = block[:, row - start : row - start + slab_rows]
+                yield row, np.ascontiguousarray(slab.swapaxes(0, 1))
 
 
 class FrameStore:
-    """Collects the frames of one scan by kind and ``seq_num``.
+    """Collects the frames of one scan by kind and number.
 
     Of two frames of one point the one recorded later counts, whichever arrives first. A frame that
     cannot be used is rejected with a reason and leaves the others alone.
+
+    Parameters
+    ----------
+    config : ScanConfig
     """
 
-    def __init__(self) -> None:
+    def __init__(self, config: ScanConfig) -> None:
+        self._config = config
         self._shape: tuple[int, int] | None = None
         self._frames: dict[FrameKind, dict[int, Frame]] = {"projection": {}, "dark": {}, "flat": {}}
         self._why_not: dict[tuple[FrameKind, int], str] = {}
@@ -115,34 +144,64 @@ class FrameStore:
     def add(self, frame: Frame) -> None:
         """Take a frame in; O(1) but for the finite check of floating-point pixels."""
         known = self._frames[frame.kind]
-        earlier = known.get(frame.seq_num)
+        earlier = known.get(frame.number)
         if earlier is not None:
             self._superseded += frame.kind == "projection"
-            if earlier.time > frame.time:
+            if (earlier.time, earlier.index) > (frame.time, frame.index):
                 return
-        known[frame.seq_num] = frame
-        reason = self._fault_of(frame)
-        if reason is None:
-            self._why_not.pop((frame.kind, frame.seq_num), None)
-        else:
-            self._why_not[frame.kind, frame.seq_num] = reason
+        known[frame.number] = frame
+        self._judge(frame, self._fault_of(frame))
 
-    def count(self, kind: FrameKind) -> int:
-        """Number of distinct points of a kind so far."""
-        return len(self._frames[kind])
+    def _judge(self, frame: Frame, fault: str | None) -> None:
+        if fault is None:
+            self._why_not.pop((frame.kind, frame.number), None)
+        else:
+            self._why_not[frame.kind, frame.number] = fault
 
     def _fault_of(self, frame: Frame) -> str | None:
+        """What is wrong with a frame. Files are not opened for it: they may not be there yet."""
+        if isinstance(frame.pixels, StoredFrame):
+            return None
         if frame.pixels.shape != self._shape:
             return (
                 f"expected frames of {_times(self._shape)} pixels, got {_times(frame.pixels.shape)}"
             )
-        if frame.pixels.dtype.kind == "f" and not np.isfinite(frame.pixels).all():
-            return "expected finite pixels, got NaN or infinity"
         if frame.pixels.dtype.kind not in "fiu":
             return f"expected numbers as pixels, got {frame.pixels.dtype}"
-        if frame.theta is not None and not np.isfinite(frame.theta):
-            return f"expected a finite angle, got {frame.theta}"
+        if frame.pixels.dtype.kind == "f" and not np.isfinite(frame.pixels).all():
+            return "expected finite pixels, got NaN or infinity"
         return None
+
+    def _judge_stored(self) -> None:
+        """Look at what frames in files are, now that they should all be there."""
+        for frames in self._frames.values():
+            by_source: dict[int, list[Frame]] = {}
+            for frame in frames.values():
+                if isinstance(frame.pixels, StoredFrame):
+                    by_source.setdefault(id(frame.pixels.source), []).append(frame)
+            for group in by_source.values():
+                self._judge_group(group)
+
+    def _judge_group(self, frames: list[Frame]) -> None:
+        stored = [f.pixels for f in frames if isinstance(f.pixels, StoredFrame)]
+        source = stored[0].source
+        n_there = source.count(max(pixels.index for pixels in stored) + 1)
+        self._shape = self._shape or source.frame_shape  # type: ignore[assignment]
+        for frame, pixels in zip(frames, stored, strict=True):
+            if source.frame_shape != self._shape:
+                fault: str | None = (
+                    f"expected frames of {_times(self._shape)} pixels, got "
+                    f"{_times(source.frame_shape)}"
+                )
+            elif pixels.index >= n_there:
+                fault = f"expected a frame in its file, got a file of {n_there} frames"
+            elif (
+                source.dtype.kind == "f" and not np.isfinite(read_rows([pixels], slice(None))).all()
+            ):
+                fault = "expected finite pixels, got NaN or infinity"
+            else:
+                fault = None
+            self._judge(frame, fault)
 
     def _usable(self, kind: FrameKind) -> list[Frame]:
         frames = self._frames[kind]
@@ -161,36 +220,92 @@ class FrameStore:
             rejected=dict(rejected),
         )
 
-    def scan(self, promised: int | None) -> Scan:
+    def scan(
+        self, angles: Angles, promised: int | None, elsewhere: References | None = None
+    ) -> Scan:
         """The scan as it stands.
+
+        Parameters
+        ----------
+        angles : Angles
+        promised : int or None
+            Number of points that the documents announce.
+        elsewhere : References, optional
+            For a scan without darks or flats of its own.
 
         Raises
         ------
         MissingFramesError
             No usable projection, dark or flat.
+        AnglesError
+            No angles.
         """
-        usable = {kind: self._usable(kind) for kind in self._frames}
-        for kind in ("projection", "flat", "dark"):
-            if not usable[kind]:
-                raise MissingFramesError(self._why_none(kind))
-        projections = usable["projection"]
+        self._judge_stored()
+        frames = self._usable("projection")
+        if not frames:
+            raise MissingFramesError(self._why_none("projection"))
+        theta = angles.theta([f.number for f in frames], [f.time for f in frames], promised)
+        for frame in (frames[i] for i in np.flatnonzero(~np.isfinite(theta))):
+            self._judge(frame, "expected a finite angle, got none")
+        frames = self._usable("projection")
+        if not frames:
+            raise MissingFramesError(self._why_none("projection"))
         return Scan(
-            projections=[frame.pixels for frame in projections],
-            theta=np.array([frame.theta for frame in projections], dtype=np.float64),
-            dark=mean_frame([frame.pixels for frame in usable["dark"]]),
-            flat=mean_frame([frame.pixels for frame in usable["flat"]]),
+            projections=[frame.pixels for frame in frames],
+            theta=theta[np.isfinite(theta)],
+            times=np.array([frame.time for frame in frames]),
+            references=self.references() if elsewhere is None else elsewhere,
             account=self.account(promised),
+            frames_bytes=int(self._config.memory_gib * _GIB),
         )
+
+    def references(self) -> References:
+        """The darks and flats so far.
+
+        Raises
+        ------
+        MissingFramesError
+            No usable dark or flat.
+        """
+        if self._config.flat == "none":
+            shape = self._shape or (1, 1)
+            return References(
+                np.zeros(shape, np.float32), np.ones((1, *shape), np.float32), np.zeros(1)
+            )
+        self._judge_stored()
+        usable: dict[FrameKind, list[Frame]] = {k: self._usable(k) for k in ("flat", "dark")}
+        for kind, frames in usable.items():
+            if not frames:
+                raise MissingFramesError(self._why_none(kind))
+        flats = usable["flat"]
+        groups = [list(range(len(flats)))]
+        if self._config.flat_drift == "linear":
+            projection_times = [f.time for f in self._frames["projection"].values()]
+            groups = group_by_time([f.time for f in flats], projection_times)
+        return References(
+            dark=self._mean(usable["dark"]),
+            flats=np.stack([self._mean([flats[i] for i in group]) for group in groups]),
+            flat_times=np.array([np.mean([flats[i].time for i in group]) for group in groups]),
+        )
+
+    @property
+    def has_references(self) -> bool:
+        """Whether there are both darks and flats."""
+        return bool(self._frames["dark"] and self._frames["flat"])
+
+    def _mean(self, frames: list[Frame]) -> np.ndarray:
+        return mean_frame(read_rows([frame.pixels for frame in frames], slice(None)))
 
     def _why_none(self, kind: FrameKind) -> str:
         reasons = Counter(why for (k, _), why in self._why_not.items() if k == kind)
         got = "; ".join(f"{n} rejected: {why}" for why, n in reasons.items()) or "none"
+        elsewhere = "of another run in scan.references_run_key, or set scan.flat to 'none'"
         remedy = {
             "projection": "name their stream in scan.projection_streams",
             "flat": "record flat fields (beam on, sample out) in this run, or name their stream in "
-            "scan.flat_streams",
+            f"scan.flat_streams, the key {elsewhere} for frames that are corrected already",
             "dark": "record dark fields (beam off) in this run, or name their stream in "
-            "scan.dark_streams",
+            f"scan.dark_streams, the key {elsewhere} for frames that are corrected already",
         }[kind]
         return f"expected at least one {kind} frame, got {got}; {remedy}"
 

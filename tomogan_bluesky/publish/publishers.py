@@ -17,6 +17,7 @@ from tiled.client.base import BaseClient
 from ..errors import ConfigurationError, PublishError
 from .catalog import TiledPublisher, attempts, connect
 from .documents import derived_uid, volume_path
+from .explain import explain_request
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,25 @@ class Publishers:
         while directory and volume_path(directory, derived_uid(derivation, number)).exists():
             number += 1
         return number, final
+
+    def find_run(self, uid: str) -> Any:
+        """The archived run of a uid, from the first catalog that has it; None where none has.
+
+        Raises
+        ------
+        PublishError
+            A catalog can't be reached.
+        """
+        for target in self._targets:
+            if not _is_callable(target):
+                with (
+                    self._forgotten_on_error(target),
+                    explain_request("Tiled to say if it has a run"),
+                ):
+                    client = self._connect(target)
+                    if uid in client:
+                        return client[uid]
+        return None
 
     def broadcast(self) -> "Broadcast":
         """A fresh `Broadcast` for one derived run."""

@@ -28,8 +28,11 @@ def transmission(projections: torch.Tensor, dark: torch.Tensor, flat: torch.Tens
     ----------
     projections : torch.Tensor, any real dtype, shape (row, angle, column)
         Detector counts.
-    dark, flat : torch.Tensor, float32, shape (row, column)
-        Mean frames without beam, and with beam but without sample, on the same device.
+    dark : torch.Tensor, float32, shape (row, column)
+        Mean frame without beam, on the same device.
+    flat : torch.Tensor, float32, shape (row, column) or (row, angle, column)
+        Mean frame with beam but without sample, on the same device; one for each projection where
+        the beam drifts.
 
     Returns
     -------
@@ -43,19 +46,23 @@ def transmission(projections: torch.Tensor, dark: torch.Tensor, flat: torch.Tens
     """
     frame = (projections.shape[0], projections.shape[-1])
     for name, field in (("dark", dark), ("flat", flat)):
-        if projections.ndim != 3 or tuple(field.shape) != frame:
+        drifts = name == "flat" and field.shape == projections.shape
+        if projections.ndim != 3 or not (drifts or tuple(field.shape) == frame):
             raise ReconstructionError(
                 "flat-field correction: expected projections (row, angle, column) and fields "
                 f"(row, column) of the same detector, got projections {tuple(projections.shape)} "
                 f"and {name} {tuple(field.shape)}"
             )
-        _refuse_not_finite(name, field, ("row", "column"))
+        _refuse_not_finite(name, field, ("row", "angle", "column") if drifts else ("row", "column"))
+    # From here on, with an axis of angles, of one where it does not drift.
+    dark = dark[:, None]
+    flat = flat if flat.ndim == 3 else flat[:, None]
     if projections.is_floating_point():
         _refuse_not_finite("projections", projections, ("row", "angle", "column"))
     beam = flat - dark
     n_dead = int((beam < MINIMUM_BEAM).sum())
     if n_dead:
-        row, column = (int(i) for i in (beam < MINIMUM_BEAM).nonzero()[0])
+        row, _, column = (int(i) for i in (beam < MINIMUM_BEAM).nonzero()[0])
         logger.warning(
             "flat field: %d of %d pixels are not brighter than the dark field (the first at row "
             "%d of the slab, column %d); expect rings there",
@@ -65,8 +72,8 @@ def transmission(projections: torch.Tensor, dark: torch.Tensor, flat: torch.Tens
             column,
         )
     # Unsigned counts below the dark field would wrap around: subtract as float32.
-    signal = projections.to(torch.float32, copy=True).sub_(dark[:, None])
-    return signal.div_(beam.clamp_min(MINIMUM_BEAM)[:, None])
+    signal = projections.to(torch.float32, copy=True).sub_(dark)
+    return signal.div_(beam.clamp_min(MINIMUM_BEAM))
 
 
 def attenuation(transmission: torch.Tensor, minimum: float) -> tuple[torch.Tensor, int]:

@@ -1,5 +1,6 @@
 """What is understood of the documents of a run."""
 
+import event_model
 import numpy as np
 import pytest
 from scans import ANGLES, COLUMNS, ROWS, disc_frames, scan_documents
@@ -17,6 +18,13 @@ def read(docs, **config):
     return documents, frames, shapes
 
 
+def thetas(documents, frames):
+    projections = of_kind(frames, "projection")
+    return documents.angles.theta(
+        [f.number for f in projections], [f.time for f in projections], None
+    )
+
+
 def of_kind(frames, kind):
     return [frame for frame in frames if frame.kind == kind]
 
@@ -26,8 +34,8 @@ def test_frames_have_their_kind_number_and_angle_in_radians():
     assert documents.is_tomography
     assert [len(of_kind(frames, kind)) for kind in ("dark", "flat", "projection")] == [2, 2, ANGLES]
     projections = of_kind(frames, "projection")
-    assert [frame.seq_num for frame in projections] == list(range(1, ANGLES + 1))
-    np.testing.assert_allclose([f.theta for f in projections], np.linspace(0, np.pi, ANGLES))
+    assert [frame.number for frame in projections] == list(range(1, ANGLES + 1))
+    np.testing.assert_allclose(thetas(documents, frames), np.linspace(0, np.pi, ANGLES))
     np.testing.assert_array_equal(np.stack([f.pixels for f in projections]), disc_frames())
     assert shapes == dict.fromkeys(("dark", "flat", "projection"), (ROWS, COLUMNS))
 
@@ -63,8 +71,8 @@ def test_radians_stay_radians_and_settings_win_over_the_data_key():
     ):
         if config:
             config["angle_key"] = "rotation"
-        _, frames, _ = read(docs, **config)
-        np.testing.assert_allclose([f.theta for f in of_kind(frames, "projection")], angles)
+        documents, frames, _ = read(docs, **config)
+        np.testing.assert_allclose(thetas(documents, frames), angles)
 
 
 def test_the_hinted_readback_is_preferred_to_the_set_point():
@@ -81,8 +89,10 @@ def test_the_hinted_readback_is_preferred_to_the_set_point():
 
 @pytest.mark.parametrize(("units", "named"), [(None, "no units"), ("mm", "mm")])
 def test_an_angle_without_angular_units_is_an_error_that_names_the_candidates(units, named):
+    documents, frames, _ = read(scan_documents(units=units))
+    assert documents.is_tomography
     with pytest.raises(AnglesError, match=rf"rotation \({named}\).*scan\.angle_key"):
-        read(scan_documents(units=units))
+        thetas(documents, frames)
 
 
 def test_a_named_angle_without_units_is_an_error():
@@ -103,23 +113,64 @@ def test_one_of_two_cameras_can_be_named():
 
 
 def test_a_count_with_a_camera_is_none_of_our_business():
-    docs = [(n, d) for n, d in scan_documents(darks=0, flats=0, units=None) if n != "event"]
-    documents = ScanDocuments(ScanConfig(), lambda frame: None, lambda kind, shape: None)
-    for name, doc in docs:
-        if name == "descriptor":
-            del doc["data_keys"]["rotation"]
-            with pytest.raises(AnglesError):
-                documents(name, doc)
-        else:
-            documents(name, doc)
+    documents, frames, _ = read(scan_documents(darks=0, flats=0, units=None))
+    assert len(frames) == ANGLES
     assert not documents.is_tomography
 
 
-def test_images_in_files_are_an_error_that_points_to_replay():
-    def edit(name, doc):
-        if name == "descriptor":
-            doc["data_keys"]["camera"]["external"] = "STREAM:"
-        return doc
+def test_darks_and_flats_alone_are_no_scan_unless_projections_were_promised():
+    assert not read(scan_documents(frames=[]))[0].is_tomography
+    assert read(scan_documents(frames=[], md={"num_projections": 9}))[0].is_tomography
 
-    with pytest.raises(IntakeError, match="replay"):
-        read(scan_documents(edit=edit))
+
+def test_angles_from_the_start_document():
+    first_and_last = {"min_theta": 10.0, "max_theta": 190.0, "num_projections": ANGLES}
+    documents, frames, _ = read(
+        scan_documents(units=None, md=first_and_last),
+        start_angles=("min_theta", "max_theta"),
+        angle_units="deg",
+    )
+    np.testing.assert_allclose(thetas(documents, frames), np.deg2rad(np.linspace(10, 190, ANGLES)))
+    listed = np.linspace(0, 3, ANGLES)[::-1]
+    documents, frames, _ = read(
+        scan_documents(units=None, md={"theta": listed.tolist()}),
+        start_angles=("theta",),
+        angle_units="rad",
+    )
+    np.testing.assert_allclose(thetas(documents, frames), listed)
+
+
+def test_one_event_with_all_frames_and_a_monitor_of_the_angle():
+    """The manner of NSLS-II FXI."""
+    times = 1e9 + 0.5 + np.arange(ANGLES)
+    run = event_model.compose_run()
+    array = {"source": "test", "dtype": "array", "dtype_numpy": "<u2"}
+    frames_descriptor = run.compose_descriptor(
+        name="primary",
+        data_keys={
+            "camera": {**array, "shape": [ANGLES, ROWS, COLUMNS]},
+            "when": {**array, "shape": [ANGLES]},
+        },
+    )
+    monitor = run.compose_descriptor(
+        name="rotation_monitor",
+        data_keys={"rotation": {"source": "t", "dtype": "number", "shape": [], "units": "deg"}},
+    )
+    docs = [
+        ("start", run.start_doc),
+        ("descriptor", frames_descriptor.descriptor_doc),
+        ("descriptor", monitor.descriptor_doc),
+    ]
+    for i in range(ANGLES + 1):  # half a second before and after each frame
+        event = monitor.compose_event(
+            data={"rotation": 5.0 * i}, timestamps={"rotation": 1e9 + i}, time=1e9 + i
+        )
+        docs.append(("event", event))
+    data = {"camera": disc_frames(), "when": times}
+    docs.append(
+        ("event", frames_descriptor.compose_event(data=data, timestamps=dict.fromkeys(data, 2e9)))
+    )
+    documents, frames, _ = read(docs, frame_time_key="when")
+    assert [f.number for f in frames] == list(range(1, ANGLES + 1))
+    np.testing.assert_array_equal(np.stack([f.pixels for f in frames]), disc_frames())
+    np.testing.assert_allclose(thetas(documents, frames), np.deg2rad(5.0 * np.arange(ANGLES) + 2.5))

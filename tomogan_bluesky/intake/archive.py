@@ -1,0 +1,173 @@
+"""Archived runs as documents again.
+
+Enters: a run of a Databroker or Tiled catalog. Leave: its documents, with the frames as references
+into the catalog. They are made from the arrays of the run's streams and from its ``seq_num``
+column, so that a scan that was paused and rewound comes back as it was taken; the documents that a
+catalog exports of such a run do not.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from ..errors import AssetError, IntakeError
+from .assets import StoredFrame
+
+# Points that are handed over together.
+_POINTS_A_PAGE = 256
+
+Progress = Callable[[int, int], None]
+
+
+class CatalogFrames:
+    """The frames of an array of a catalog; a `FrameSource`.
+
+    Parameters
+    ----------
+    array : array client of Tiled
+        Of shape (frame, row, column), or with axes of 1 between.
+    """
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+        self._shape = tuple(array.shape)
+        if any(n != 1 for n in self._shape[1:-2]):
+            raise IntakeError(
+                f"expected an archived array of (frame, row, column), got shape {self._shape}"
+            )
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(self._array.dtype)
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        return self._shape[1:][-2:]
+
+    def count(self, at_least: int) -> int:
+        return self._shape[0]
+
+    def read(self, indices: slice | list[int], rows: slice) -> np.ndarray:
+        axes_of_one = (0,) * (len(self._shape) - 3)
+        first, last = (
+            (indices.start, indices.stop)
+            if isinstance(indices, slice)
+            else (min(indices), max(indices) + 1)
+        )
+        try:
+            block = np.asarray(self._array[(slice(first, last), *axes_of_one, rows)])
+        except Exception as error:  # whatever a server or the way to it may do
+            raise AssetError(
+                f"expected frames {first} to {last - 1} from the catalog, got "
+                f"{type(error).__name__}: {error}; can the server read the run's files?"
+            ) from error
+        return block if isinstance(indices, slice) else block[np.asarray(indices) - first]
+
+    def close(self) -> None:
+        """The catalog's client is somebody else's."""
+
+
+def documents(run: Any, progress: Progress | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The documents of an archived run: start, for each stream descriptor and event pages, stop.
+
+    Parameters
+    ----------
+    run : BlueskyRun
+        From a Tiled catalog; layout 3.
+    progress : callable, optional
+        Called with the points so far and the points in all.
+
+    Yields
+    ------
+    name : str
+    doc : dict
+        As event-model has them, except that the frames in event pages are `StoredFrame`s, whatever
+        they were when the run was acquired.
+
+    Raises
+    ------
+    IntakeError
+        A run whose arrays and events do not belong together.
+    """
+    start = dict(run.metadata["start"])
+    yield "start", start
+    nodes = [run[name] for name in run]
+    streams = [_Stream(node) for node in nodes if hasattr(node, "descriptors")]
+    total, done = sum(stream.n_points for stream in streams), 0
+    for stream in streams:
+        yield "descriptor", stream.descriptor
+        for first in range(0, stream.n_points, _POINTS_A_PAGE):
+            last = min(first + _POINTS_A_PAGE, stream.n_points)
+            yield "event_page", stream.page(first, last)
+            done += last - first
+            if progress is not None:
+                progress(done, total)
+    yield "stop", dict(run.metadata.get("stop") or _stop_for(start))
+
+
+class _Stream:
+    """One stream of an archived run, readable page by page."""
+
+    def __init__(self, node: Any) -> None:
+        archived = node.descriptors[0]
+        keys = archived["data_keys"]
+        self.descriptor = {
+            **archived,
+            "data_keys": {
+                name: {field: value for field, value in key.items() if field != "external"}
+                for name, key in keys.items()
+            },
+        }
+        self._frames: dict[str, CatalogFrames] = {}
+        self._columns: dict[str, np.ndarray] = {}
+        for name in (name for name in [*keys, "seq_num", "time"] if name in node):
+            if name in keys and sum(n > 1 for n in keys[name]["shape"] or ()) >= 2:
+                self._frames[name] = CatalogFrames(node[name])
+            else:
+                self._columns[name] = np.asarray(node[name].read())
+        self.n_points = self._count()
+
+    def _count(self) -> int:
+        lengths = {name: len(values) for name, values in self._columns.items()}
+        for name, frames in self._frames.items():
+            lengths[name] = frames.count(0)
+        if len(set(lengths.values())) > 1:
+            raise IntakeError(
+                f"stream {self.descriptor['name']!r}: expected as many frames as points, got "
+                + ", ".join(f"{n} of {name}" for name, n in lengths.items())
+                + "; the run was not archived whole"
+            )
+        return max(lengths.values(), default=0)
+
+    def page(self, first: int, last: int) -> dict[str, Any]:
+        """Points [first, last) as an event page."""
+        count = range(first, last)
+        columns = {name: values[first:last] for name, values in self._columns.items()}
+        seq_nums = [int(n) for n in columns.pop("seq_num", np.add(count, 1))]
+        # Without a column of times, their order in the file is the order of their taking.
+        times = [float(t) for t in columns.pop("time", count)]
+        data: dict[str, list[Any]] = {name: values.tolist() for name, values in columns.items()}
+        for name, frames in self._frames.items():
+            data[name] = [StoredFrame(frames, i) for i in count]
+        return {
+            "uid": [f"{self.descriptor['uid']}/{n}" for n in count],
+            "descriptor": self.descriptor["uid"],
+            "seq_num": seq_nums,
+            "time": times,
+            "data": data,
+            "timestamps": dict.fromkeys(data, times),
+            "filled": {},
+        }
+
+
+def _stop_for(start: Mapping[str, Any]) -> dict[str, Any]:
+    """The stop document of a run that was archived without one: it was cut off."""
+    return {
+        "uid": f"{start['uid']}/stop",
+        "run_start": start["uid"],
+        "time": start["time"],
+        "exit_status": "abort",
+        "reason": "the run was archived without a stop document",
+        "num_events": {},
+    }
