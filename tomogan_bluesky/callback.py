@@ -10,11 +10,19 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from .config import DenoisingConfig, PublishingConfig, ReconstructionConfig, ScanConfig
+from .config import (
+    DenoisingConfig,
+    PublishingConfig,
+    ReconstructionConfig,
+    ScanConfig,
+    Settings,
+    load_profile,
+)
 from .denoise import Denoiser
+from .engine import Engine, Progress
 from .errors import ConfigurationError
 from .models.artifact import DEFAULT_MODEL
-from .processing import Engine, Progress, RunProcessor
+from .processing import RunProcessor
 from .publish.documents import is_derived
 from .publish.publishers import Publishers, Target
 from .report import RunReport
@@ -100,23 +108,46 @@ class TomoGANCallback:
     ) -> None:
         if worker != "thread":
             raise ConfigurationError(f"worker: expected 'thread', got {worker!r}")
-        self._engine = Engine(
-            Publishers(publish),
-            model,
-            scan or ScanConfig(),
-            reconstruction or ReconstructionConfig(),
-            denoising or DenoisingConfig(),
-            publishing or PublishingConfig(),
-            device,
-            again,
-            progress,
+        settings = Settings(
+            scan=scan or ScanConfig(),
+            reconstruction=reconstruction or ReconstructionConfig(),
+            denoising=denoising or DenoisingConfig(),
+            publishing=publishing or PublishingConfig(),
         )
+        self._engine = Engine(Publishers(publish), model, settings, False, device, again, progress)
         self._worker = ThreadWorker(self._handle, "worker", _QUEUE_LIMIT)
         self._overrun: set[str] = set()  # descriptors whose events were refused
         self._runs: dict[str, RunProcessor] = {}
         self._run_of: dict[str, str] = {}
         self._reports: list[RunReport] = []
         self._lock = threading.Lock()
+
+    @classmethod
+    def from_profile(
+        cls, path: Path | str, publish: "Target | Iterable[Target]", **options: Any
+    ) -> Self:
+        """A callback with the settings of a beamline.
+
+        Parameters
+        ----------
+        path : Path
+            A profile, such as ``profiles/hex/tomogan.yml``.
+        publish
+            As for the class.
+        **options
+            Any other argument of the class; it replaces what the profile says of it.
+
+        Raises
+        ------
+        ConfigurationError
+            There is no such profile, or it holds a setting that is unknown or wrong.
+        """
+        profile = load_profile(path)
+        model = DEFAULT_MODEL if profile.model == "default" else profile.model
+        said = {name: getattr(profile, name) for name in Settings.model_fields}
+        callback = cls(publish, **{"model": model, "device": profile.device, **said, **options})
+        callback._engine.plan_wins = not set(options) & {"scan", "reconstruction"}
+        return callback
 
     def __call__(self, name: str, doc: dict[str, Any]) -> None:
         """Take a document: enqueue it and return. Never raises, never waits."""

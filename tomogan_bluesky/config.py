@@ -7,10 +7,16 @@ ambiguous". Units stand in the names.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from .errors import ConfigurationError
+
+Model = TypeVar("Model", bound=BaseModel)
 
 FilterName = Literal[
     "ramlak", "shepp", "cosine", "hann", "hamming", "parzen", "butterworth", "none"
@@ -19,11 +25,6 @@ FilterName = Literal[
 
 class _Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-    def digest(self) -> str:
-        """Hexadecimal sha256 of the settings: equal settings, equal digest, in any process."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
 
 
 class ScanConfig(_Config):
@@ -100,8 +101,140 @@ class PublishingConfig(_Config):
     """Where the pixels of a derived run go."""
 
     directory: Path | None = None
-    """Folder for one HDF5 file a run, which the Tiled server must be able to read; None: the
-    slices travel inside the events, which any server accepts and which is slower."""
+    """Folder for one HDF5 file a run, which the Tiled server must be able to read; it may name keys
+    of the start document, as in ``/data/{data_session}/derived``. None: the slices travel inside
+    the events, which any server accepts and which is slower."""
+    group: str | None = None
+    """Group that owns the files and may read them; None: that of the process."""
+    path_map: tuple[tuple[str, str], ...] = ()
+    """Beginnings of paths on this machine, and what they are on that of the Tiled server."""
     announce: Literal["live", "at_end"] = "live"
     """Announce each slab when it is written, or all of them when the file is closed (for disks
     without SWMR, such as NFS)."""
+
+    def for_run(self, start_doc: Mapping[str, Any]) -> Self:
+        """With the folder that the start document of a run leads to.
+
+        Raises
+        ------
+        ConfigurationError
+            The folder names a key that the start document does not have.
+        """
+        if self.directory is None:
+            return self
+        try:
+            directory = Path(str(self.directory).format_map(start_doc))
+        except (KeyError, IndexError, ValueError) as error:
+            raise ConfigurationError(
+                f"publishing.directory: expected the keys in {str(self.directory)!r} to be in the "
+                f"start document, got one without {error}; add it to the run's metadata"
+            ) from error
+        return self.model_copy(update={"directory": directory})
+
+
+class PlanSettings(_Config):
+    """What a plan may say of its own scan, in ``md={"tomogan": {...}}``."""
+
+    enabled: bool = True
+    """False: the scan is left alone."""
+    rows: tuple[int, int] | None = None
+    rotation_centre: float | None = None
+
+
+# Settings that say how this machine gets at the pixels, not which they are.
+_OF_THIS_MACHINE = {"path_map", "allowed_roots", "file_wait_s", "memory_gib"}
+
+
+class Settings(_Config):
+    """All settings of a callback that concern one scan."""
+
+    scan: ScanConfig = ScanConfig()
+    reconstruction: ReconstructionConfig = ReconstructionConfig()
+    denoising: DenoisingConfig = DenoisingConfig()
+    publishing: PublishingConfig = PublishingConfig()
+
+    def for_plan(self, plan: PlanSettings, plan_wins: bool) -> Self:
+        """These settings with those of a plan.
+
+        Parameters
+        ----------
+        plan : PlanSettings
+        plan_wins : bool
+            Whether a plan's settings replace others than defaults.
+        """
+        scan, reconstruction = self.scan, self.reconstruction
+        if plan.rows is not None and (plan_wins or scan.rows is None):
+            scan = scan.model_copy(update={"rows": plan.rows})
+        if plan.rotation_centre is not None and (
+            plan_wins or reconstruction.rotation_centre is None
+        ):
+            reconstruction = reconstruction.model_copy(
+                update={"rotation_centre": plan.rotation_centre}
+            )
+        return self.model_copy(update={"scan": scan, "reconstruction": reconstruction})
+
+    def decisive(self) -> dict[str, Any]:
+        """Everything, apart from the generator, that decides the pixels of a derived run."""
+        return {
+            "scan": self.scan.model_dump(mode="json", exclude=_OF_THIS_MACHINE),
+            "reconstruction": self.reconstruction.model_dump(mode="json"),
+            "denoising": self.denoising.model_dump(mode="json"),
+        }
+
+    def digest(self) -> str:
+        """Hexadecimal sha256 of what is decisive: the same in any process."""
+        text = json.dumps(self.decisive(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Profile(Settings):
+    """The settings of a beamline: the content of ``profiles/<beamline>/tomogan.yml``."""
+
+    version: Literal[1]
+    model: str | None = "default"
+    """Name or path of a model; "default": the one that ships with the package; null: none."""
+    device: str = "auto"
+
+
+def load_profile(path: Path | str) -> Profile:
+    """Read a profile.
+
+    Raises
+    ------
+    ConfigurationError
+        There is no such file, it is no YAML, or it holds a setting that is unknown or wrong.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"{path}: expected a profile in YAML, got: {error}") from error
+    return checked(Profile, content, str(path))
+
+
+def checked(model: type[Model], content: Any, where: str) -> Model:
+    """Settings from plain data, with errors that name the setting.
+
+    Raises
+    ------
+    ConfigurationError
+    """
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc'])) or 'all'}: {problem['msg']}, got "
+            f"{problem['input']!r}"
+            for problem in error.errors()
+        )
+        raise ConfigurationError(f"{where}: {problems}") from error
+
+
+def plan_settings(start_doc: Mapping[str, Any]) -> PlanSettings:
+    """What the plan of a run says of it, under the start key ``tomogan``.
+
+    Raises
+    ------
+    ConfigurationError
+        A setting that is unknown or wrong.
+    """
+    return checked(PlanSettings, start_doc.get("tomogan") or {}, "start key 'tomogan'")

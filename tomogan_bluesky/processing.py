@@ -5,91 +5,27 @@ derived run, to every publisher, and a `RunReport`. Nothing raises out of here: 
 a run is kept, logged, written into the derived stop document, and reported.
 """
 
-import hashlib
 import json
 import logging
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ._version import __version__
-from .config import DenoisingConfig, PublishingConfig, ReconstructionConfig, ScanConfig
-from .denoise import Denoiser, TorchScriptDenoiser, check_reconstruction
+from .config import plan_settings
+from .denoise import Denoiser, check_reconstruction
+from .engine import Engine
 from .errors import ConfigurationError, IntakeError
 from .geometry import ScanGeometry
 from .intake.documents import ScanDocuments
 from .intake.sinogram import FrameAccount, FrameStore, Scan
 from .pipeline import Fields, SlabPipeline, find_rotation_centre
 from .publish.documents import DerivedRun, derivation_of
-from .publish.publishers import Publishers
-from .reference_runs import ReferenceRuns
 from .report import ExitStatus, RunRecord, RunReport, StageFailed
 
 logger = logging.getLogger(__name__)
-
-Progress = Callable[[str, int, int], None]
-
-# Settings that say how this machine gets at the pixels, not which they are.
-_OF_THIS_MACHINE = {"path_map", "allowed_roots", "file_wait_s", "memory_gib"}
-
-
-@dataclass
-class Engine:
-    """What all runs of one callback share: publishers, generator, settings.
-
-    Attributes
-    ----------
-    publishers : Publishers
-    model : str, Path, Denoiser or None
-        A name or a path is loaded in the worker, at the first scan.
-    scan, reconstruction, denoising, publishing : configurations
-    device : str
-        "auto": the GPU where there is one.
-    again : bool
-        Compute a new attempt even where a successful derived run exists.
-    progress : callable or None
-        Called with the uid of the raw run, the slices done, and the slices in all.
-    """
-
-    publishers: Publishers
-    model: str | Path | Denoiser | None
-    scan: ScanConfig
-    reconstruction: ReconstructionConfig
-    denoising: DenoisingConfig
-    publishing: PublishingConfig
-    device: str = "auto"
-    again: bool = False
-    progress: Progress | None = None
-
-    def __post_init__(self) -> None:
-        self.reference_runs = ReferenceRuns(self.scan, self.publishers.find_run)
-
-    def resolved_device(self) -> str:
-        """The device itself: never "auto"."""
-        if self.device == "auto":
-            return "cuda" if torch.cuda.is_available() else "cpu"
-        return self.device
-
-    def denoiser(self) -> Denoiser | None:
-        """The generator, loaded once; a load that failed is tried again at the next scan."""
-        if isinstance(self.model, str | Path):
-            self.model = TorchScriptDenoiser(
-                self.model, device=self.resolved_device(), noise=self.denoising.noise
-            )
-        return self.model
-
-    def settings(self) -> dict[str, Any]:
-        """Everything, apart from the generator, that decides the pixels of a derived run."""
-        return {
-            "scan": self.scan.model_dump(mode="json", exclude=_OF_THIS_MACHINE),
-            "reconstruction": self.reconstruction.model_dump(mode="json"),
-            "denoising": self.denoising.model_dump(mode="json"),
-        }
 
 
 class RunProcessor:
@@ -99,8 +35,14 @@ class RunProcessor:
         self._engine = engine
         self._raw_uid: str = start_doc["uid"]
         self._record = RunRecord(self._raw_uid)
-        self._store = FrameStore(engine.scan)
-        self._documents = ScanDocuments(engine.scan, self._store.add, self._store.expect_shape)
+        self._settings, self._enabled = engine.settings, True
+        with suppress(StageFailed), self._record.stage("intake"):
+            plan = plan_settings(start_doc)
+            self._enabled = plan.enabled
+            self._settings = engine.settings.for_plan(plan, engine.plan_wins)
+        scan = self._settings.scan
+        self._store = FrameStore(scan)
+        self._documents = ScanDocuments(scan, self._store.add, self._store.expect_shape)
 
     def __call__(self, name: str, doc: dict[str, Any]) -> RunReport | None:
         """Take one document; returns the report after the stop document of a tomography scan."""
@@ -109,6 +51,9 @@ class RunProcessor:
         if name != "stop":
             return None
         try:
+            if not self._enabled:
+                logger.info("run %s: left alone, as its plan says", self._raw_uid)
+                return None
             if self._documents.is_tomography:
                 return self._finish()
             self._remember_references()
@@ -132,13 +77,12 @@ class RunProcessor:
         with suppress(StageFailed), record.stage("model"):
             denoiser = engine.denoiser()
         derivation = derivation_of(
-            self._raw_uid, _digest(engine.settings()), denoiser.sha256 if denoiser else "none"
+            self._raw_uid, self._settings.digest(), denoiser.sha256 if denoiser else "none"
         )
-        attempt = 1
+        attempt, publishing = 1, self._settings.publishing
         with suppress(StageFailed), record.stage("publish"):
-            attempt, final_uid = engine.publishers.next_attempt(
-                derivation, engine.publishing.directory
-            )
+            publishing = publishing.for_run(self._documents.start_doc)
+            attempt, final_uid = engine.publishers.next_attempt(derivation, publishing.directory)
             if final_uid is not None and not engine.again:
                 logger.info("run %s: derived run %s is there already", self._raw_uid, final_uid)
                 return RunReport(self._raw_uid, final_uid, "success", already_done=True)
@@ -150,7 +94,7 @@ class RunProcessor:
             with record.stage("reconstruct"):
                 pipeline = SlabPipeline(
                     geometry,
-                    engine.reconstruction,
+                    self._settings.reconstruction,
                     denoiser,
                     _fields(scan),
                     engine.resolved_device(),
@@ -162,7 +106,7 @@ class RunProcessor:
             derivation=derivation,
             attempt=attempt,
             metadata=self._provenance(geometry, pipeline, denoiser),
-            config=engine.publishing,
+            config=publishing,
         )
         counts = _Counts()
         with suppress(StageFailed):
@@ -222,7 +166,7 @@ class RunProcessor:
         return scan
 
     def _geometry(self, scan: Scan) -> ScanGeometry:
-        config = self._engine.reconstruction
+        config = self._settings.reconstruction
         with self._record.stage("centre"):
             centre = config.rotation_centre
             if centre is None:
@@ -243,13 +187,13 @@ class RunProcessor:
         engine, record = self._engine, self._record
         _, n_rows, n_columns = scan.shape
         with record.stage("reconstruct"):
-            first, last = _rows_within(engine.scan.rows, n_rows)
+            first, last = _rows_within(self._settings.scan.rows, n_rows)
         quantities = ("reconstruction", "denoised") if denoise else ("reconstruction",)
         with record.stage("publish"):
             derived.open_volume(
                 (last - first, n_columns, n_columns), quantities, scalars=("detector_row",)
             )
-        slabs = scan.slabs((first, last), engine.reconstruction.slab_rows)
+        slabs = scan.slabs((first, last), self._settings.reconstruction.slab_rows)
         while True:
             with record.stage("intake"):
                 row, frames = next(slabs, (last, np.empty(0)))
@@ -289,7 +233,7 @@ class RunProcessor:
     @property
     def _references_uid(self) -> str:
         """Uid of the run that holds the darks and flats: this one, if its start names no other."""
-        key = self._engine.scan.references_run_key
+        key = self._settings.scan.references_run_key
         return str(self._documents.start_doc.get(key, self._raw_uid)) if key else self._raw_uid
 
     def _promised(self) -> int | None:
@@ -318,9 +262,9 @@ class RunProcessor:
         """For the start document: what was done, with what, in which version."""
         md: dict[str, Any] = {
             "analysis": {"name": "tomogan_bluesky", "version": __version__},
-            "configuration": json.dumps(self._engine.settings()),
+            "configuration": json.dumps(self._settings.decisive()),
             "dark_flat_run": self._references_uid,
-            "slab_rows": self._engine.reconstruction.slab_rows,
+            "slab_rows": self._settings.reconstruction.slab_rows,
         }
         if geometry is not None:
             md["rotation_centre"] = geometry.rotation_centre
@@ -333,7 +277,7 @@ class RunProcessor:
         if denoiser is not None:
             md["model_sha256"] = denoiser.sha256
             md["model_card"] = denoiser.card.model_dump_json()
-            if mismatch := check_reconstruction(denoiser.card, self._engine.reconstruction):
+            if mismatch := check_reconstruction(denoiser.card, self._settings.reconstruction):
                 self._record.remark(mismatch)
         return md
 
@@ -358,7 +302,3 @@ def _rows_within(rows: tuple[int, int] | None, n_rows: int) -> tuple[int, int]:
             "the last row is not included"
         )
     return first, last
-
-
-def _digest(settings: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

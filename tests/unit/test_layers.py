@@ -29,6 +29,7 @@ LAYERS = {
     "reference_runs": 3,
     "training": 3,
     "publish": 3,
+    "engine": 3,
     "processing": 4,
     "callback": 4,
     "replay": 4,

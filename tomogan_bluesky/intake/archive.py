@@ -91,6 +91,9 @@ def documents(run: Any, progress: Progress | None = None) -> Iterator[tuple[str,
         A run whose arrays and events do not belong together.
     """
     start = dict(run.metadata["start"])
+    # Tiled keeps them at the node; what is derived must not be more public than the run.
+    if tags := getattr(run, "access_tags", None):
+        start["tiled_access_tags"] = list(tags)
     yield "start", start
     nodes = [run[name] for name in run]
     streams = [_Stream(node) for node in nodes if hasattr(node, "descriptors")]
