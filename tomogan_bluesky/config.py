@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from string import Formatter
 from typing import Any, Literal, Self, TypeVar
 
 import yaml
@@ -122,14 +123,19 @@ class PublishingConfig(_Config):
         """
         if self.directory is None:
             return self
-        try:
-            directory = Path(str(self.directory).format_map(start_doc))
-        except (KeyError, IndexError, ValueError) as error:
-            raise ConfigurationError(
-                f"publishing.directory: expected the keys in {str(self.directory)!r} to be in the "
-                f"start document, got one without {error}; add it to the run's metadata"
-            ) from error
-        return self.model_copy(update={"directory": directory})
+        template = str(self.directory)
+        values = {}
+        for key in (name for _, name, _, _ in Formatter().parse(template) if name is not None):
+            value = str(start_doc.get(key, ""))
+            # One name of a folder: metadata must not lead out of the folder of derived data.
+            if not value or value.startswith(".") or "/" in value:
+                raise ConfigurationError(
+                    f"publishing.directory: expected the start key {key!r} in {template!r} to be "
+                    f"the name of a folder, got {start_doc.get(key)!r}; add it to the run's "
+                    "metadata"
+                )
+            values[key] = value
+        return self.model_copy(update={"directory": Path(template.format_map(values))})
 
 
 class PlanSettings(_Config):

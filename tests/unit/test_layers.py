@@ -22,6 +22,7 @@ LAYERS = {
     "denoise": 2,
     "models.artifact": 2,
     "publish.documents": 2,
+    "publish.volume_documents": 2,
     "publish.volume_file": 2,
     "pipeline": 3,
     "worker": 3,

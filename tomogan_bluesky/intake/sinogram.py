@@ -152,6 +152,10 @@ class FrameStore:
         known[frame.number] = frame
         self._judge(frame, self._fault_of(frame))
 
+    def count(self, kind: FrameKind) -> int:
+        """Number of points of a kind so far."""
+        return len(self._frames[kind])
+
     def _judge(self, frame: Frame, fault: str | None) -> None:
         if fault is None:
             self._why_not.pop((frame.kind, frame.number), None)

@@ -24,8 +24,9 @@ from tiled.queries import Eq, KeyPresent, Like
 
 from ..errors import PublishError
 from ..intake.uris import path_of
-from .documents import ORIGINAL_RUN, SPEC, STREAM, is_derived
+from .documents import ORIGINAL_RUN, SPEC, is_derived
 from .explain import explain_connection, explain_request, in_words, what_to_do
+from .volume_documents import STREAM
 from .volume_file import owner_of
 
 # Seconds until a server that does not answer counts as down. Tiled's own client tries for up to 45.

@@ -6,8 +6,7 @@ one HDF5 file with the pixels, unless these travel inside the events.
 """
 
 import json
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID, uuid5
@@ -18,7 +17,8 @@ import numpy as np
 from ..config import PublishingConfig
 from ..errors import PublishError
 from ..intake.uris import file_uri
-from .volume_file import OWNER, VolumeFile, check_slab, dataset_path
+from .volume_documents import VolumeDocuments
+from .volume_file import OWNER, VolumeFile, share_with
 
 Emit = Callable[[str, Mapping[str, Any]], Any]
 ExitStatus = Literal["success", "abort", "fail"]
@@ -29,7 +29,6 @@ ORIGINAL_RUN = "original_run_uid"
 FRAMES = "tomogan_frames"
 """Stop key of a derived run that holds the account of the projections."""
 
-STREAM = "primary"
 SPEC = {"name": "TomoGANVolume", "version": "1.0"}
 
 # Made up once, so that the same inputs give the same identifiers on every machine.
@@ -128,7 +127,7 @@ class DerivedRun:
         if raw_start.get("scan_id") is not None:
             self._start_metadata["raw_scan_id"] = raw_start["scan_id"]
         self._run: event_model.ComposeRunBundle | None = None
-        self._volume: _Volume | None = None
+        self._volume: VolumeDocuments | None = None
         self._stopped = False
 
     def start(self) -> None:
@@ -185,8 +184,11 @@ class DerivedRun:
                 swmr=swmr,
             )
             self.volume_path = path
-        self._volume = _Volume(
-            self._run, shape, tuple(quantities), units, tuple(scalars), file, swmr
+            if self._config.group is not None:
+                share_with(path, self._config.group)
+        seen = "" if file is None else file_uri(self._as_tiled_sees(file.path))
+        self._volume = VolumeDocuments(
+            self._run, shape, tuple(quantities), units, tuple(scalars), file, seen, swmr
         )
 
     def write_slab(
@@ -255,152 +257,16 @@ class DerivedRun:
         if failure is not None:
             raise failure
 
+    def _as_tiled_sees(self, path: Path) -> Path:
+        for ours, theirs in self._config.path_map:
+            if str(path).startswith(ours):
+                return Path(theirs + str(path)[len(ours) :])
+        return path
+
     def _announce(self) -> None:
         if self._volume is not None:
             for name, doc in self._volume.documents():
                 self._emit(name, doc)
-
-
-class _Volume:
-    """The volume of a derived run: its pixels, and the documents about them."""
-
-    def __init__(
-        self,
-        run: event_model.ComposeRunBundle,
-        shape: tuple[int, int, int],
-        quantities: tuple[str, ...],
-        units: str,
-        scalars: tuple[str, ...],
-        file: VolumeFile | None,
-        swmr: bool,
-    ) -> None:
-        self.file = file
-        self._swmr = swmr
-        self._run = run
-        self._shape = shape
-        self._quantities = quantities
-        self._units = units
-        self._scalars = scalars
-        self._n_written = 0
-        self._descriptor: event_model.ComposeDescriptorBundle | None = None
-        self._resources: list[event_model.ComposeStreamResourceBundle] = []
-        self._waiting: list[tuple[int, dict[str, np.ndarray], dict[str, list[Any]]]] = []
-
-    def write(
-        self,
-        first: int,
-        arrays: Mapping[str, np.ndarray],
-        scalars: Mapping[str, Sequence[float]],
-    ) -> None:
-        n_slices = check_slab(self._shape, self._quantities, self._n_written, first, arrays)
-        columns = {"slice_index": list(range(first, first + n_slices))}
-        for name in self._scalars:
-            columns[name] = np.asarray(scalars.get(name, ())).tolist()
-        if set(scalars) != set(self._scalars) or {n_slices} != set(map(len, columns.values())):
-            raise PublishError(
-                f"expected {n_slices} values of each of {', '.join(self._scalars) or 'no scalar'}, "
-                f"got { ({name: len(values) for name, values in scalars.items()}) }"
-            )
-        pixels = {}
-        if self.file is not None:
-            self.file.write(first, arrays)
-        else:
-            pixels = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
-        self._n_written += n_slices
-        self._waiting.append((first, pixels, columns))
-
-    def close(self) -> None:
-        if self.file is not None:
-            self.file.close()
-
-    def documents(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """The documents of everything that was written since the last call."""
-        while self._waiting:
-            first, pixels, columns = self._waiting.pop(0)
-            if self._descriptor is None:
-                yield from self._opening(columns)
-            assert self._descriptor is not None
-            now = time.time()
-            if self.file is None:
-                yield from self._events(pixels, columns, now)
-                continue
-            stop = first + len(columns["slice_index"])
-            for resource in self._resources:
-                yield (
-                    "stream_datum",
-                    resource.compose_stream_datum(
-                        indices={"start": first, "stop": stop},
-                        seq_nums={"start": first + 1, "stop": stop + 1},
-                        descriptor=self._descriptor.descriptor_doc,
-                    ),
-                )
-            times = [now] * (stop - first)
-            yield (
-                "event_page",
-                self._descriptor.compose_event_page(
-                    data=columns, timestamps=dict.fromkeys(columns, times), time=times
-                ),
-            )
-
-    def _opening(self, columns: Mapping[str, list[Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """The descriptor, and where the pixels are."""
-        data_keys = {name: self._array_key(name) for name in self._quantities}
-        data_keys |= {name: _scalar_key(name, values) for name, values in columns.items()}
-        self._descriptor = self._run.compose_descriptor(name=STREAM, data_keys=data_keys)
-        yield "descriptor", self._descriptor.descriptor_doc
-        if self.file is None:
-            return
-        compose_resource = self._run.compose_stream_resource
-        assert compose_resource is not None  # it is for bundles of older versions only
-        for quantity in self._quantities:
-            resource = compose_resource(
-                mimetype="application/x-hdf5",
-                uri=file_uri(self.file.path),
-                data_key=quantity,
-                parameters={
-                    "dataset": dataset_path(quantity),
-                    "chunk_shape": [1, *self._shape[1:]],
-                    "join_method": "stack",
-                    "swmr": self._swmr,
-                },
-            )
-            self._resources.append(resource)
-            yield "stream_resource", resource.stream_resource_doc
-
-    def _array_key(self, quantity: str) -> dict[str, Any]:
-        key = {
-            "source": f"tomogan_bluesky:{quantity}",
-            "dtype": "array",
-            "dtype_numpy": "<f4",
-            "shape": list(self._shape[1:]),
-            "dims": ["y", "x"],
-            "units": self._units,
-        }
-        return key if self.file is None else {**key, "external": "STREAM:"}
-
-    def _events(
-        self, pixels: Mapping[str, np.ndarray], columns: Mapping[str, list[Any]], now: float
-    ) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        assert self._descriptor is not None
-        for i in range(len(columns["slice_index"])):
-            data = {name: array[i] for name, array in pixels.items()}
-            data |= {name: values[i] for name, values in columns.items()}
-            yield (
-                "event",
-                self._descriptor.compose_event(
-                    data=data, timestamps=dict.fromkeys(data, now), time=now
-                ),
-            )
-
-
-def _scalar_key(name: str, values: Sequence[Any]) -> dict[str, Any]:
-    whole = all(isinstance(value, int) for value in values)
-    return {
-        "source": f"tomogan_bluesky:{name}",
-        "dtype": "integer" if whole else "number",
-        "dtype_numpy": "<i8" if whole else "<f8",
-        "shape": [],
-    }
 
 
 def _without_free_keys(account: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Enter: slabs of slices in row order. Leaves: a file with one float32 dataset a q
 """
 
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,24 @@ def owner_of(path: Path) -> str | None:
     except OSError:
         return None
     return owner if isinstance(owner, str) else None
+
+
+def share_with(path: Path, group: str) -> None:
+    """Let a group read a file.
+
+    Raises
+    ------
+    PublishError
+        There is no such group, or it is not for us to give the file to.
+    """
+    try:
+        shutil.chown(path, group=group)
+        path.chmod(0o640)
+    except (LookupError, OSError) as error:
+        raise PublishError(
+            f"{path}: expected to give it to the group {group!r}, got: {error}; see "
+            "publishing.group"
+        ) from error
 
 
 def check_slab(

@@ -1,0 +1,171 @@
+"""Frames in files: growing, missing, truncated, and where they may be read from."""
+
+import threading
+
+import h5py
+import numpy as np
+import pytest
+import tifffile
+
+from tomogan_bluesky.config import ScanConfig
+from tomogan_bluesky.errors import AssetError
+from tomogan_bluesky.intake.assets import Assets, StoredFrame, read_rows
+from tomogan_bluesky.intake.uris import file_uri
+
+FRAMES = np.arange(6 * 4 * 5, dtype=np.uint16).reshape(6, 4, 5)
+
+
+@pytest.fixture
+def hdf5(tmp_path):
+    path = tmp_path / "frames.h5"
+    with h5py.File(path, "w", libver="latest") as file:
+        file.create_dataset("entry/data", data=FRAMES, maxshape=(None, 4, 5), chunks=(1, 4, 5))
+    return path
+
+
+def assets_of(path, dataset="entry/data", mimetype="application/x-hdf5", **config):
+    assets = Assets(ScanConfig(file_wait_s=0, **config))
+    assets.add(
+        {
+            "uid": "r",
+            "data_key": "camera",
+            "mimetype": mimetype,
+            "uri": path if isinstance(path, str) else file_uri(path),
+            "parameters": {"dataset": dataset},
+        }
+    )
+    return assets
+
+
+def test_rows_of_frames_in_any_order_and_from_anywhere(hdf5):
+    assets = assets_of(hdf5)
+    source = assets.source("r")
+    assert (source.frame_shape, source.dtype, source.count(6)) == ((4, 5), np.uint16, 6)
+    for order in ([0, 1, 2, 3, 4, 5], [4, 1, 3], [2]):
+        stored = [StoredFrame(source, i) for i in order]
+        np.testing.assert_array_equal(read_rows(stored, slice(1, 3)), FRAMES[order, 1:3])
+    mixed = [StoredFrame(source, 5), FRAMES[0], StoredFrame(source, 2)]
+    np.testing.assert_array_equal(read_rows(mixed, slice(None)), FRAMES[[5, 0, 2]])
+    assets.close()
+
+
+def test_a_file_is_read_while_it_is_written(tmp_path):
+    """The writer adds a frame whenever the reader is about to look again."""
+    path = tmp_path / "growing.h5"
+    with h5py.File(path, "w", libver="latest") as file:
+        data = file.create_dataset("d", (1, 4, 5), "u2", maxshape=(None, 4, 5), chunks=(1, 4, 5))
+        file.swmr_mode = True
+
+        def write_the_rest():
+            for i in range(6):
+                data.resize(i + 1, axis=0)
+                data[i] = FRAMES[i]
+                data.flush()
+
+        assets = assets_of(path, "d")
+        assets._config = ScanConfig(file_wait_s=20)
+        source = assets.source("r")
+        writer = threading.Thread(target=write_the_rest)
+        writer.start()
+        assert source.count(6) == 6
+        writer.join()
+        np.testing.assert_array_equal(source.read(slice(0, 6), slice(None)), FRAMES)
+        assets.close()
+
+
+def test_tiff_sequences(tmp_path):
+    for i, frame in enumerate(FRAMES):
+        tifffile.imwrite(tmp_path / f"img_{i:04d}.tif", frame)
+    assets = Assets(ScanConfig(file_wait_s=0))
+    for uid, template in (("a", "img_%04d.tif"), ("b", "img_{:04d}.tif")):
+        assets.add(
+            {
+                "uid": uid,
+                "data_key": "camera",
+                "mimetype": "multipart/related;type=image/tiff",
+                "uri": file_uri(tmp_path),
+                "parameters": {"template": template},
+            }
+        )
+        source = assets.source(uid)
+        assert (source.frame_shape, source.dtype, source.count(9)) == ((4, 5), np.uint16, 6)
+        np.testing.assert_array_equal(source.read(slice(2, 5), slice(1, 3)), FRAMES[2:5, 1:3])
+
+
+def test_area_detector_resources(hdf5):
+    assets = Assets(ScanConfig(file_wait_s=0))
+    assets.add(
+        {
+            "uid": "r",
+            "spec": "AD_HDF5",
+            "root": str(hdf5.parent),
+            "resource_path": hdf5.name,
+            "resource_kwargs": {"frame_per_point": 2, "dataset": "entry/data"},
+        }
+    )
+    assert assets.frames_a_point("r") == 2
+    np.testing.assert_array_equal(assets.source("r").read(slice(0, 6), slice(None)), FRAMES)
+    assets.close()
+
+
+def test_paths_of_other_machines_are_mapped(hdf5):
+    theirs = "file://localhost/C:/frames/frames.h5"
+    assets = assets_of(theirs, path_map=(("/C:/frames", str(hdf5.parent)),))
+    assert assets.source("r").count(1) == 6
+    assets.close()
+
+
+def test_only_allowed_folders_are_read_and_links_do_not_lead_out(hdf5, tmp_path):
+    inside, outside = tmp_path / "raw", tmp_path / "elsewhere"
+    inside.mkdir()
+    outside.mkdir()
+    hdf5.rename(outside / "secret.h5")
+    (inside / "link.h5").symlink_to(outside / "secret.h5")
+    (inside / "good.h5").write_bytes((outside / "secret.h5").read_bytes())
+    roots = (inside,)
+    good = assets_of(inside / "good.h5", allowed_roots=roots)
+    assert good.source("r").count(1) == 6
+    good.close()
+    for path in (outside / "secret.h5", inside / "link.h5", f"file://localhost{inside}/../x.h5"):
+        with pytest.raises(AssetError, match="allowed_roots"):
+            assets_of(path, allowed_roots=roots).source("r")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: None, "expected an HDF5 file that can be read"),
+        (lambda path: path.write_bytes(b"not HDF5 at all"), "expected an HDF5 file"),
+        (lambda path: path.write_bytes(b""), "expected an HDF5 file"),
+        (
+            lambda path: h5py.File(path, "w").close(),
+            "expected a dataset 'entry/data', got only none",
+        ),
+    ],
+)
+def test_a_file_that_is_none(tmp_path, make, message):
+    path = tmp_path / "frames.h5"
+    make(path)
+    with pytest.raises(AssetError, match=message) as caught:
+        assets_of(path).source("r").count(1)
+    assert str(path) in str(caught.value)
+
+
+def test_a_truncated_file(hdf5):
+    whole = hdf5.read_bytes()
+    hdf5.write_bytes(whole[: len(whole) // 8])
+    with pytest.raises(AssetError, match=str(hdf5)):
+        assets_of(hdf5).source("r").read(slice(0, 6), slice(None))
+
+
+@pytest.mark.parametrize(
+    ("uri", "mimetype"),
+    [
+        ("s3://bucket/frames.h5", "application/x-hdf5"),
+        ("file://otherhost/frames.h5", "application/x-hdf5"),
+        ("file://localhost/x", "application/x-unknown"),
+    ],
+)
+def test_other_kinds_of_resources_are_refused(uri, mimetype):
+    with pytest.raises(AssetError, match="expected"):
+        assets_of(uri, mimetype=mimetype).source("r")
