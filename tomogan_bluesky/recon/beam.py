@@ -88,10 +88,17 @@ class Beam:
         """Frames without the beam: uint16 (n, row, column)."""
         return self._frames(np.zeros((n, *shape)))
 
-    def _frames(self, intensity: np.ndarray) -> np.ndarray:
-        electrons = self._noise.poisson(self.photons * self.dose * intensity + self.dark)
-        readout = self._noise.normal(0.0, self.electronic, intensity.shape)
+    def counts(self, intensity: np.ndarray, noise: np.random.Generator) -> np.ndarray:
+        """Frames with noise from a generator of the caller's: uint16, of the intensity's shape.
+
+        The intensity is relative to the open beam's mean: 0 is a dark.
+        """
+        electrons = noise.poisson(self.photons * self.dose * intensity + self.dark)
+        readout = noise.normal(0.0, self.electronic, intensity.shape)
         return np.clip(np.rint(self.gain * (electrons + readout)), 0, 65535).astype(np.uint16)
+
+    def _frames(self, intensity: np.ndarray) -> np.ndarray:
+        return self.counts(intensity, self._noise)
 
 
 def line_integrals(

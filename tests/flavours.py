@@ -1,0 +1,170 @@
+"""The same small scan, recorded in each way that a beamline records scans."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from bluesky import RunEngine
+
+from tomogan_bluesky.recon.beam import Beam
+from tomogan_bluesky.sim.beamline import SimBeamline
+from tomogan_bluesky.sim.plans import (
+    dark_flat,
+    tomo_fly_scan,
+    tomo_scan,
+    tomo_sweep_scan,
+)
+
+ROWS, COLUMNS = 3, 32
+ANGLES_DEG = np.linspace(0.0, 180.0, 31)
+DARKS, FLATS = 2, 3
+CENTRE = 16.2
+
+Documents = list[tuple[str, dict]]
+
+
+REFERENCES = {"n_darks": DARKS, "n_flats": FLATS}
+
+
+@cache
+def phantom() -> np.ndarray:
+    y, x = np.mgrid[:COLUMNS, :COLUMNS] / COLUMNS * 2 - 1
+    discs = [((x - 0.2) ** 2 + y**2 < r**2).astype(np.float32) for r in (0.4, 0.5, 0.6)]
+    return np.stack(discs).repeat(2, 1).repeat(2, 2)
+
+
+def beamline(**options) -> SimBeamline:
+    """Always of the same sample and the same photons."""
+    options = {"rotation_centre": CENTRE, "full_exposure_s": 0.001, **options}
+    return SimBeamline(phantom(), ANGLES_DEG, Beam(seed=5), **options)
+
+
+@contextmanager
+def run_engine() -> Iterator[RunEngine]:
+    """A RunEngine that leaves no thread and no event loop behind."""
+    RE = RunEngine()
+    loop, thread = RE.loop, RE._th
+    try:
+        yield RE
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def _step(b, camera=None, **options):
+    """The plan of a step scan with the devices of a beamline."""
+    options = {**REFERENCES, **options}
+    return tomo_scan(camera or b.camera, b.rotation, b.shutter, b.sample, ANGLES_DEG, **options)
+
+
+def _events(RE: RunEngine, folder: Path) -> None:
+    """Frames inside the events."""
+    RE(_step(beamline()))
+
+
+def _area_detector(RE: RunEngine, folder: Path, frames_a_point: int = 1) -> None:
+    """Frames in a file, with resource and datum documents."""
+    from tomogan_bluesky.sim.area_detector import SimAreaDetector
+
+    b = beamline()
+    camera = SimAreaDetector(b, folder)
+    camera.num_images.put(frames_a_point)
+    RE(_step(b, camera))
+
+
+def _async_beamline(folder: Path):
+    from tomogan_bluesky.sim.async_beamline import AsyncBeamline
+
+    b = AsyncBeamline(beamline().shots, folder)
+    b.connect()
+    return b
+
+
+def _async_step(RE: RunEngine, folder: Path) -> None:
+    """A step scan of ophyd-async devices: each stream_datum comes before its event."""
+    RE(_step(_async_beamline(folder)))
+
+
+def _fly(b, encoder=None, **options):
+    """The plan of a fly scan, which says how far it is some times before it ends."""
+    return tomo_fly_scan(
+        b.camera,
+        encoder,
+        b.rotation,
+        b.shutter,
+        b.sample,
+        ANGLES_DEG,
+        **{"flush_period_s": 0.01, "period_s": 0.001, **REFERENCES, **options},
+    )
+
+
+def _async_fly(RE: RunEngine, folder: Path) -> None:
+    """A fly scan: no events; frames in one file and their angles in another."""
+    b = _async_beamline(folder)
+    RE(_fly(b, b.encoder))
+
+
+def _async_fly_start_angles(RE: RunEngine, folder: Path) -> None:
+    """A fly scan without an encoder: the angles are a list in the start document."""
+    RE(_fly(_async_beamline(folder), md={"angles_deg": ANGLES_DEG.tolist()}))
+
+
+def _hex(RE: RunEngine, folder: Path) -> None:
+    """As at HEX: darks and flats in a run of their own, projections in a stream `tomo`."""
+    b = _async_beamline(folder)
+    uids: list[str] = []
+
+    def both():
+        references = yield from dark_flat(b.camera, b.shutter, b.sample, **REFERENCES)
+        uids.append(references)
+        yield from _fly(
+            b, b.encoder, dark_flat_run=references, projection_stream="tomo", n_darks=0, n_flats=0
+        )
+
+    RE(both())
+
+
+def _fxi(RE: RunEngine, folder: Path) -> None:
+    """As at FXI: one event for all frames of a stream, and a monitor stream of the angle."""
+    from tomogan_bluesky.sim.area_detector import SimAreaDetector
+    from tomogan_bluesky.sim.async_beamline import AsyncBeamline
+
+    b = beamline()
+    camera = SimAreaDetector(b, folder)
+    moving = AsyncBeamline(b.shots, folder)
+    moving.connect()
+    moving.rotation.listeners[:] = [camera.on_pulse]
+    RE(
+        tomo_sweep_scan(
+            camera, moving.rotation, b.shutter, b.sample, ANGLES_DEG, period_s=0.001, **REFERENCES
+        )
+    )
+
+
+FLAVOURS: dict[str, Callable[[RunEngine, Path], None]] = {
+    "events": _events,
+    "area_detector": _area_detector,
+    "area_detector_2": lambda RE, folder: _area_detector(RE, folder, frames_a_point=2),
+    "async_step": _async_step,
+    "async_fly": _async_fly,
+    "async_fly_start_angles": _async_fly_start_angles,
+    "hex": _hex,
+    "fxi": _fxi,
+}
+
+
+def run(flavour: str, folder: Path, *subscribers: Callable[[str, dict], None]) -> Documents:
+    """Scan the sample and return the documents, of one run or more, in their order.
+
+    Subscribers get the documents while the scan runs.
+    """
+    documents: Documents = []
+    with run_engine() as RE:
+        RE.subscribe(lambda name, doc: documents.append((name, doc)))
+        for subscriber in subscribers:
+            RE.subscribe(subscriber)
+        FLAVOURS[flavour](RE, folder)
+    return documents
