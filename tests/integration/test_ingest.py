@@ -1,4 +1,4 @@
-"""`ingest`: a Data Exchange file becomes a raw run whose images stay where they are."""
+"""`ingest`: a scan in files becomes a raw run whose images stay where they are."""
 
 import json
 import os
@@ -8,9 +8,20 @@ import event_model
 import h5py
 import numpy as np
 import pytest
+from scan_files import (
+    IN_A_ROW,
+    SCATTERED,
+    Frames,
+    write_data_exchange,
+    write_nxtomo,
+    write_tiff_folder,
+)
 
+from tomogan_bluesky.callback import TomoGANCallback
 from tomogan_bluesky.cli import main
+from tomogan_bluesky.config import PublishingConfig
 from tomogan_bluesky.publish.catalog import find_run
+from tomogan_bluesky.replay import replay
 
 DATASETS = {"primary": "data", "flat": "data_white", "dark": "data_dark"}
 
@@ -90,7 +101,7 @@ def test_a_file_that_is_no_scan_is_refused(catalog, client, tmp_path, capsys):
     (tmp_path / "notes.h5").write_text("no scan")
     arguments = ["ingest", str(tmp_path / "notes.h5"), "--catalog", str(catalog.directory)]
     assert main(arguments) == 1
-    assert "expected a Data Exchange HDF5 file, got: no HDF5 file" in capsys.readouterr().err
+    assert "got: no HDF5 file that can be read" in capsys.readouterr().err
     assert len(client) == n_runs
 
 
@@ -101,3 +112,47 @@ def test_the_result_is_told_to_people(catalog, capsys, scan_file, tmp_path):
     told = capsys.readouterr().out
     assert told.count("7 projections, 3 flats, 2 darks, of 2 rows and 5 columns") == 2
     assert told.count("was there already") == 1
+
+
+@pytest.fixture
+def volume_of(client, tmp_path):
+    """The reconstruction of an ingested run, as replay gives it."""
+
+    def volume_of(uid):
+        publishing = PublishingConfig(directory=tmp_path)
+        with TomoGANCallback([], None, publishing=publishing) as callback:
+            (report,) = replay(client[uid], callback)
+        assert (report.exit_status, report.reason) == ("success", "")
+        assert report.frames.used == report.frames.expected == 37
+        with h5py.File(report.volume_path) as file:
+            return file["entry/data/reconstruction"][()]
+
+    return volume_of
+
+
+def test_files_of_all_kinds_give_the_same_bits(client, ingest, volume_of, tmp_path):
+    frames = Frames()
+    paths = [
+        write_data_exchange(tmp_path / "exchange.h5", frames),
+        write_nxtomo(tmp_path / "in_a_row.nxs", frames, IN_A_ROW),
+        write_nxtomo(tmp_path / "scattered.nxs", frames, SCATTERED),
+        write_tiff_folder(tmp_path / "tiffs", frames),
+    ]
+    volumes = []
+    for path in paths:
+        told = ingest(path)
+        assert told["frames"] == {"primary": 37, "flat": 5, "dark": 3}
+        run = client[told["uid"]]
+        for stream in told["frames"]:
+            image = run[stream]["image"]
+            assert image.dtype == np.uint16
+            np.testing.assert_array_equal(image.read(), frames.of(stream))
+            np.testing.assert_array_equal(image[1:3, 1], frames.of(stream)[1:3, 1])
+        np.testing.assert_array_equal(run["primary"]["rotation"].read(), frames.angles_deg)
+        for name, doc in run.documents():
+            event_model.schema_validators[event_model.DocumentNames[name]].validate(doc)
+        volumes.append(volume_of(told["uid"]))
+    assert np.isfinite(volumes[0]).all()
+    assert volumes[0].std() > 0
+    for volume in volumes[1:]:
+        np.testing.assert_array_equal(volume, volumes[0])

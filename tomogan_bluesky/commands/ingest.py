@@ -1,4 +1,4 @@
-"""`tomogan-bluesky ingest`: a Data Exchange file becomes a raw run of a catalog."""
+"""`tomogan-bluesky ingest`: a scan in files becomes a raw run of a catalog."""
 
 import argparse
 import json
@@ -9,6 +9,15 @@ _EXAMPLES = """\
 examples:
   tomogan-bluesky ingest tooth.h5 --catalog my_catalog
       the images stay in tooth.h5; the catalog remembers where they are
+  tomogan-bluesky ingest walnut/ --catalog my_catalog
+      a folder of TIFF files with a description of them, walnut/scan.yml:
+          sample: walnut
+          projections: proj_*.tif            # * stands for the number of the frame
+          flats: flat_*.tif
+          darks: dark_*.tif
+          angles: {first: 0, last: 180}      # or a text file with one angle a line
+          units: deg
+          pixel_size_um: 1.3
   tomogan-bluesky replay -1 --catalog my_catalog
       reconstruct and denoise what was ingested last
 """
@@ -17,14 +26,15 @@ examples:
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "ingest",
-        help="register a Data Exchange HDF5 file as a raw run",
-        description="Register a tomography scan in a Data Exchange HDF5 file (/exchange/data, "
-        "data_white, data_dark, theta) as a raw run. Nothing is copied: the file has to stay where "
-        "it is. A file that was ingested before is found again.",
+        help="register a scan in files as a raw run",
+        description="Register a tomography scan as a raw run. It is a Data Exchange HDF5 file "
+        "(/exchange/data, data_white, data_dark, theta), an NXtomo file, or a folder of TIFF files "
+        "with a description, scan.yml. Nothing is copied: the files have to stay where they are. "
+        "What was ingested before is found again.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("file", type=Path, metavar="FILE", help="Data Exchange HDF5 file")
+    parser.add_argument("path", type=Path, metavar="FILE", help="HDF5 file, or folder of TIFFs")
     parser.add_argument(
         "--catalog", required=True, type=Path, metavar="DIR", help="folder of the catalog"
     )
@@ -33,12 +43,12 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..intake.dataexchange import read_scan
+    from ..intake.files import read_scan
     from ..publish.catalog import TiledPublisher, next_scan_id
     from ..publish.server import serve_catalog
 
-    scan = read_scan(args.file)
-    with serve_catalog(args.catalog, readable=[scan.path.parent]) as server:
+    scan = read_scan(args.path)
+    with serve_catalog(args.catalog, readable=scan.folders) as server:
         client: Any = server.client()
         was_there = scan.uid in client
         if was_there and "stop" not in client[scan.uid].metadata:
@@ -50,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
             for name, doc in scan.documents(next_scan_id(client)):
                 publish(name, doc)
         scan_id = client[scan.uid].metadata["start"]["scan_id"]
-    frames = {stream: shape[0] for stream, shape in scan.frames.items()}
+    frames = {stream: len(images) for stream, images in scan.images.items()}
     if args.json:
         print(
             json.dumps(
@@ -58,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
             )
         )
         return 0
-    _, rows, columns = scan.frames["primary"]
+    rows, columns = scan.images["primary"].frame
     print(f"uid      {scan.uid}" + (" (was there already)" if was_there else ""))
     print(f"scan_id  {scan_id}")
     counts = f"{frames['primary']} projections, {frames['flat']} flats, {frames['dark']} darks"

@@ -75,19 +75,19 @@ def read_data_exchange(path: Path, file: h5py.File) -> RecordedScan:
         )
     datasets = {stream: file[f"exchange/{name}"] for stream, name in _DATASETS.items()}
     return RecordedScan(
-        source=str(path),
-        folders=(str(path.parent),),
+        source=path,
+        folders=(path.parent,),
         uid=uid_of(file_uri(path), status.st_size, status.st_mtime_ns),
         plan_name=PLAN_NAME,
-        images={
-            stream: stored_images(path, dataset, ((0, len(dataset)),))
-            for stream, dataset in datasets.items()
-        },
+        images={stream: stored_images(dataset) for stream, dataset in datasets.items()},
         theta=np.asarray(theta, dtype=np.float64).reshape(-1),
         angle_units=units,
         angle_source=theta.name,
         time=time_of(
-            (text_in(file, "process/acquisition/start_date"), text_in(file, "file_creation_datetime")),
+            (
+                text_in(file, "process/acquisition/start_date"),
+                text_in(file, "file_creation_datetime"),
+            ),
             status.st_mtime,
         ),
         metadata=_metadata(path, file),

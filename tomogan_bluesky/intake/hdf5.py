@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from ..errors import IntakeError
-from .recorded import StoredImages, micrometres
+from .recorded import StoredImages, micrometres, ranges_of
 from .uris import file_uri
 
 _LISTED = 12  # datasets that a message names
@@ -29,21 +29,40 @@ def dataset_in(group: h5py.Group, names: Iterable[str]) -> h5py.Dataset | None:
     return None
 
 
-def stored_images(
-    path: Path, dataset: h5py.Dataset, ranges: tuple[tuple[int, int], ...]
-) -> StoredImages:
+def file_of(dataset: h5py.Dataset) -> Path:
+    """The file that a dataset is in, which a link may have led to."""
+    return Path(dataset.file.filename).resolve()
+
+
+def stored_images(dataset: h5py.Dataset, indices: np.ndarray | None = None) -> StoredImages:
     """Some frames of a dataset, by reference.
+
+    Parameters
+    ----------
+    dataset : h5py.Dataset
+        Of shape (frame, row, column).
+    indices : array of int, optional
+        Which of its frames, ascending; None: all.
 
     Raises
     ------
     IntakeError
         They are no numbers of shape (frame, row, column).
     """
-    shape, numbers = dataset.shape, dataset.dtype
+    path, shape, numbers = file_of(dataset), dataset.shape, dataset.dtype
     if len(shape) != 3 or 0 in shape or numbers.kind not in "iuf":
         raise IntakeError(
             f"{path}: expected numbers of shape (frame, row, column) in {dataset.name}, got "
             f"{numbers} of shape {shape}"
+        )
+    parameters: dict[str, Any] = {"dataset": dataset.name, "swmr": False}
+    ranges: tuple[tuple[int, int], ...] = ((0, shape[0]),)
+    if indices is not None and len(indices) < shape[0]:
+        ranges = ranges_of(indices)
+        # What Tiled takes of a dataset, where that is not all of it. A range it parses, a list it
+        # passes on to dask, which takes the frames of these indices.
+        parameters["slice"] = (
+            f"{ranges[0][0]}:{ranges[0][1]}" if len(ranges) == 1 else indices.tolist()
         )
     return StoredImages(
         frame=shape[1:],
@@ -52,7 +71,7 @@ def stored_images(
         source=dataset.name,
         mimetype="application/x-hdf5",
         uri=file_uri(path),
-        parameters={"dataset": dataset.name, "swmr": False},
+        parameters=parameters,
     )
 
 

@@ -8,6 +8,7 @@ documents say where.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
@@ -61,9 +62,9 @@ class RecordedScan:
 
     Attributes
     ----------
-    source : str
+    source : Path
         Absolute path of the file or folder, without symbolic links.
-    folders : tuple of str
+    folders : tuple of Path
         Folders that the images lie in.
     uid : str
         Uid of the run; see `uid_of`.
@@ -82,8 +83,8 @@ class RecordedScan:
         For the start document: sample, title, size of a pixel.
     """
 
-    source: str
-    folders: tuple[str, ...]
+    source: Path
+    folders: tuple[Path, ...]
     uid: str
     plan_name: str
     images: Mapping[str, StoredImages]
@@ -127,7 +128,7 @@ class RecordedScan:
             metadata={
                 "plan_name": self.plan_name,
                 "scan_id": scan_id,
-                "source_file": self.source,
+                "source_file": str(self.source),
                 "num_projections": len(self.images["primary"]),
                 "num_darks": len(self.images["dark"]),
                 "num_flats": len(self.images["flat"]),
@@ -221,7 +222,7 @@ def ranges_of(indices: Iterable[int]) -> tuple[tuple[int, int], ...]:
 
 
 def angle_unit(text: str) -> str | None:
-    """"deg" or "rad" for the ways in which files spell them; None for anything else."""
+    """ "deg" or "rad" for the ways in which files spell them; None for anything else."""
     return next((unit for unit in _ANGLES if text.strip().lower().startswith(unit)), None)
 
 

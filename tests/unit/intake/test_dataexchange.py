@@ -9,8 +9,8 @@ import pytest
 
 from tomogan_bluesky.config import ScanConfig
 from tomogan_bluesky.errors import IntakeError
-from tomogan_bluesky.intake.dataexchange import read_scan
 from tomogan_bluesky.intake.documents import ScanDocuments
+from tomogan_bluesky.intake.files import read_scan
 from tomogan_bluesky.intake.uris import file_uri, path_of
 
 
@@ -164,7 +164,10 @@ def test_the_same_file_is_the_same_run_and_a_changed_or_moved_one_is_not(make, t
         ({"exchange__data": np.zeros((2, 5))}, r"\(frame, row, column\) in /exchange/data, got"),
         ({"exchange__data_dark": np.zeros((0, 2, 5))}, "in /exchange/data_dark, got"),
         ({"exchange__data": np.zeros((7, 2, 5), "S3")}, "expected numbers of shape"),
-        ({"exchange__data_dark": np.zeros((2, 2, 6))}, r"of one size, got .*\(2, 6\) in data_dark"),
+        (
+            {"exchange__data_dark": np.zeros((2, 2, 6))},
+            r"of one size, got .*\(2, 6\) in /exchange/data_dark",
+        ),
         ({"exchange__theta": np.zeros(6)}, "angle for each of 7 projections, got 6"),
         ({"exchange__theta": np.full(7, np.nan)}, "angle for each of 7 projections, got 0"),
         ({"units": "turns"}, "degrees or radians as the units of /exchange/theta, got 'turns'"),
@@ -173,16 +176,6 @@ def test_the_same_file_is_the_same_run_and_a_changed_or_moved_one_is_not(make, t
 def test_what_is_no_scan_is_refused_with_what_there_is(make, others, message):
     with pytest.raises(IntakeError, match=message):
         read_scan(make(**others))
-
-
-def test_what_is_no_file_of_the_kind_is_refused(tmp_path):
-    with pytest.raises(IntakeError, match="No such file"):
-        read_scan(tmp_path / "scan.h5")
-    (tmp_path / "scan.h5").write_text("no HDF5")
-    with pytest.raises(IntakeError, match="got: no HDF5 file"):
-        read_scan(tmp_path / "scan.h5")
-    with pytest.raises(IntakeError, match="expected a Data Exchange HDF5 file"):
-        read_scan(tmp_path)
 
 
 def test_paths_and_uris_go_both_ways(tmp_path):
