@@ -12,6 +12,12 @@ from .errors import AnglesError, ReconstructionError, RotationCentreError
 
 # Ten full turns. A scan in degrees taken for radians exceeds it after 62 projections of 1 degree.
 _LARGEST_SENSIBLE_THETA = 20 * np.pi
+# Parts of a typical gap: angles closer than the first coincide, neighbours farther apart than the
+# second have a missing wedge between them. Gaps of a golden-ratio scan differ by 2.6 at most.
+_COINCIDENT = 0.05
+_MISSING_WEDGE = 4.0
+# Above the rounding errors of angles, and below anything that matters.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,3 +83,43 @@ class ScanGeometry:
     def n_angles(self) -> int:
         """Number of projections."""
         return len(self.theta)
+
+    @property
+    def weights(self) -> np.ndarray:
+        """Share of the half turn that each projection stands for.
+
+        Projections half a turn apart show the same, so angles count modulo pi. Each gets half the
+        gap to its neighbours on either side; those that coincide, within 5 % of the typical gap,
+        share what one would get. The typical gap is the one not exceeded on three quarters of the
+        way round, the widest gap left out. A gap wider than four of these is a missing wedge (of
+        an aborted scan, or behind a sample holder): nothing was measured there, and it counts as
+        one. Then all are scaled alike to add up to pi, so that the object keeps its mean value.
+
+        Returns
+        -------
+        numpy.ndarray, float64, shape (angle,)
+            In radians. Exactly ``pi / n_angles`` for an even coverage of any arc.
+        """
+        even = np.full(self.n_angles, np.pi / self.n_angles)
+        place = np.mod(self.theta, np.pi)
+        order = np.argsort(place, kind="stable")
+        steps = np.diff(place[order], append=place[order[0]] + np.pi)
+        # Begin after the widest gap, so that no group of coinciding angles is cut in two.
+        begin = int(np.argmax(steps)) + 1
+        order, steps = np.roll(order, -begin), np.roll(steps, -begin)
+        narrower = np.sort(steps[:-1])
+        way = np.cumsum(narrower)
+        if narrower.sum() < _ROUNDING:
+            return even
+        typical = narrower[np.searchsorted(way, 0.75 * way[-1])]
+
+        starts_group = np.concatenate(([False], steps[:-1] > _COINCIDENT * typical))
+        group = np.cumsum(starts_group)
+        size = np.bincount(group)
+        middle = np.bincount(group, np.concatenate(([0.0], np.cumsum(steps[:-1])))) / size
+        gaps = np.diff(middle, append=middle[0] + np.pi)
+        gaps[gaps > _MISSING_WEDGE * typical] = typical
+        share = (gaps + np.roll(gaps, 1)) / 2 / size
+        weights = np.empty(self.n_angles)
+        weights[order] = share[group] * (np.pi / gaps.sum())
+        return even if np.allclose(weights, even, rtol=_ROUNDING, atol=0) else weights

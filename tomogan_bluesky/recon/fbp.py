@@ -5,8 +5,6 @@ Each pixel sums the filtered projections at the point where it falls on the dete
 than `gridrec`, and free of a Fourier grid's approximations: the reference to check it against.
 """
 
-import math
-
 import torch
 from torch.nn import functional as F
 
@@ -53,13 +51,13 @@ class FBP:
         self.device = torch.device(device)
         self.origin = slice_origin(geometry.n_columns)
         self._size = transform_size(2 * geometry.n_columns)
-        response = filter_response(filter, self._size) * math.pi / geometry.n_angles
-        response *= _UPSAMPLING
+        response = filter_response(filter, self._size) * _UPSAMPLING
         response[-1] /= 2  # the finer transform has this frequency twice, as itself and its mirror
         # Linear interpolation damps by sinc² what it interpolates; undo it beforehand.
         frequency = torch.arange(len(response), dtype=torch.float64) / self._size
         response /= torch.sinc(frequency / _UPSAMPLING) ** 2
         self._response = response.float().to(device)
+        self._shares = torch.tensor(geometry.weights, dtype=torch.float32, device=device)
         # Position on a line of the table, which begins with a 0: first + (row, column) @ steps.
         theta = torch.tensor(geometry.theta)
         steps = _UPSAMPLING * torch.stack((-torch.sin(theta), torch.cos(theta)))
@@ -99,6 +97,7 @@ class FBP:
         spectra = apply_response(torch.fft.rfft(attenuation, self._size), self._response)
         lines = torch.fft.irfft(spectra, _UPSAMPLING * self._size)
         lines = lines[..., : _UPSAMPLING * (self.geometry.n_columns - 1) + 1]
+        lines *= self._shares[:, None]
         # A clone, for contiguous() would leave a single slice with strides that embedding_bag sums
         # in another order.
         slices_last = F.pad(lines, (1, 2)).permute(1, 2, 0)

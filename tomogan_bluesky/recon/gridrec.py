@@ -4,9 +4,14 @@ Enters: attenuation sinograms (slice, angle, column). Leaves: slices (slice, y, 
 Each projection is transformed and filtered, its samples are spread over a Cartesian grid with a
 Kaiser-Bessel kernel (O'Sullivan, IEEE Trans. Med. Imaging 4, 200, 1985), and one inverse transform
 a slice follows.
+
+Projections are added block by block, and each block continues the sums where the one before left
+them. So a sum runs over the projections in their order however they are cut into blocks, and
+`incremental` comes to the same bits.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch.nn import functional as F
@@ -17,20 +22,197 @@ from .checks import check_attenuation
 from .filters import apply_response, filter_response
 from .kernel import FourierGrid
 
-# Slices that go through at once. On a processor the working set of 8 still fits the caches; a
-# GPU wants more.
-_BATCH = {"cpu": 8, "cuda": 32}
+BATCH = {"cpu": 8, "cuda": 32}
+"""Slices that go through at once: on a processor, a row of the grid is then one cache line."""
+
+# Samples of a slice in a block. Fewer than 2**15, which torch does not share out among threads:
+# how it does shows in the last bit of complex products. A GPU takes all in one block.
+_BLOCK_SAMPLES = {"cpu": 2**15 - 1, "cuda": 2**40}
+# Values of the grid, of all slices, that go through the inverse transform along its columns at
+# once, so that they stay in a processor's cache from one axis to the next.
+_TILE = {"cpu": 2**19, "cuda": 2**40}
+
+
+@dataclass(frozen=True)
+class Block:
+    """What consecutive projections add to the grid.
+
+    A cell becomes the weighted sum of rows of a table, of which the first is the cell itself.
+
+    Attributes
+    ----------
+    projections : slice
+    cells : torch.Tensor, int64, shape (cell,)
+        Those that are reached.
+    offsets : torch.Tensor, int32, shape (cell,)
+        Where the terms of each begin.
+    rows : torch.Tensor, int32, shape (term,)
+    weights : torch.Tensor, float32, shape (term,)
+    """
+
+    projections: slice
+    cells: torch.Tensor
+    offsets: torch.Tensor
+    rows: torch.Tensor
+    weights: torch.Tensor
+
+
+class Scratch:
+    """Memory for intermediate results that is used again.
+
+    To touch fresh pages costs a processor more than to compute on them.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._memory = torch.empty(0, device=device)
+
+    def __call__(self, *shape: int) -> torch.Tensor:
+        """Float32, not initialised; what was given before is overwritten."""
+        size = math.prod(shape)
+        if len(self._memory) < size:
+            self._memory = torch.empty(size, device=self._memory.device)
+        return self._memory[:size].view(shape)
+
+
+class Gridding:
+    """The way of blocks of projections onto the Fourier grid, and from there to slices.
+
+    What has arrived of some slices is held by a *state*, float32, shape (row, slice, 2): real and
+    imaginary parts of the grid's cells, followed by room for the samples of one block.
+
+    Parameters
+    ----------
+    geometry : ScanGeometry
+    filter : str
+        One of `config.FilterName`.
+    oversampling : float
+        Size of the Fourier grid in image widths.
+    device : str or torch.device
+    block : int, optional
+        Most projections in a block. By default, as many as are added fastest.
+
+    Attributes
+    ----------
+    device : torch.device
+    origin : tuple of int
+        Pixel (row, column) of the rotation axis in the slices.
+    blocks : list of Block
+        In the order of the projections.
+    """
+
+    def __init__(
+        self,
+        geometry: ScanGeometry,
+        filter: FilterName,
+        oversampling: float,
+        device: str | torch.device,
+        block: int | None = None,
+    ) -> None:
+        self.device = torch.device(device)
+        self._grid = grid = FourierGrid(geometry, oversampling, device=device)
+        self.origin = grid.origin
+        self._n_cells = math.prod(grid.shape)
+        self._half = Scratch(self.device)
+        response = filter_response(filter, grid.size) / grid.size
+        response[0] /= 2  # this sample is its own mirror image, which fold() adds to each
+        phase = F.pad(grid.centre_phase, (0, 1))
+        self._response = (response.to(device) * phase).to(torch.complex64)
+        self._sign = torch.where(grid.conjugated, -1.0, 1.0)[:, None]
+        most = max(1, _BLOCK_SAMPLES[self.device.type] // (grid.n_frequencies + 1))
+        self._length = min(block or most, most, geometry.n_angles)
+        shares = torch.tensor(geometry.weights, dtype=torch.float32)
+        self.blocks = [
+            self._plan(slice(first, min(first + self._length, geometry.n_angles)), shares)
+            for first in range(0, geometry.n_angles, self._length)
+        ]
+
+    def _plan(self, projections: slice, shares: torch.Tensor) -> Block:
+        """Turn "cells of each sample" into "samples of each cell": sums in a fixed order."""
+        frequencies = self._grid.n_frequencies
+        cells, weights = self._grid.neighbours(projections)
+        weights *= shares[projections].repeat_interleave(frequencies)[:, None]
+        order = torch.argsort(cells.flatten(), stable=True)
+        reached, count = torch.unique_consecutive(cells.flatten()[order], return_counts=True)
+        offsets = torch.cumsum(count + 1, 0) - count - 1
+        sample = order // cells.shape[1]
+        # In the table, each projection has one more sample, at the Nyquist frequency.
+        sample += sample // frequencies + self._n_cells
+        is_sample = torch.ones(len(order) + len(reached), dtype=torch.bool)
+        is_sample[offsets] = False
+        rows = torch.empty(len(is_sample), dtype=torch.int32)
+        rows[is_sample], rows[offsets] = sample.int(), reached
+        terms = torch.ones(len(rows))
+        terms[is_sample] = weights.flatten()[order]
+        tensors = (reached.long(), offsets.int(), rows, terms)
+        return Block(projections, *(tensor.to(self.device) for tensor in tensors))
+
+    def state_shape(self, n_slices: int) -> tuple[int, int, int]:
+        """Shape of a state of some slices; it is all zeros before the first projection."""
+        rows = self._n_cells + self._length * (self._grid.n_frequencies + 1)
+        return rows, n_slices, 2
+
+    def add(self, state: torch.Tensor, block: Block, attenuation: torch.Tensor) -> None:
+        """Add a block's projections to a state, in place.
+
+        Parameters
+        ----------
+        state : torch.Tensor
+        block : Block
+        attenuation : torch.Tensor, float32, shape (slice, projection, column)
+            The block's projections of the state's slices.
+        """
+        spectra = torch.fft.rfft(attenuation, self._grid.size)
+        apply_response(spectra, self._response)
+        torch.view_as_real(spectra)[..., 1] *= self._sign[block.projections]
+        samples = state[self._n_cells :][: spectra[0].numel()]
+        torch.view_as_complex(samples).copy_(spectra.flatten(1).T)
+        table = state.flatten(1)
+        sums = F.embedding_bag(
+            block.rows, table, block.offsets, mode="sum", per_sample_weights=block.weights
+        )
+        table.index_copy_(0, block.cells, sums)
+
+    def slices(self, state: torch.Tensor, out: torch.Tensor) -> None:
+        """Slices of a state: the inverse transform, cut to their pixels after each axis.
+
+        Transforms of contiguous rows only: the bits of strided ones depend on how many there are.
+
+        Parameters
+        ----------
+        state : torch.Tensor
+            Not changed.
+        out : torch.Tensor, float32, shape (slice, y, x)
+            Is filled, in 1/pixel.
+        """
+        grid = self._grid
+        n_slices, n = out.shape[:2]
+        top, left = grid.corner
+        spectra = torch.view_as_complex(state[: self._n_cells]).view(*grid.shape, n_slices)
+        columns = max(1, _TILE[self.device.type] // (grid.size * n_slices))
+        tiles = [grid.fold(spectra), *spectra[2 * grid.margin + 1 :].split(columns)]
+        half = torch.view_as_complex(self._half(n_slices, n, grid.n_frequencies + 1, 2))
+        first = 0
+        for tile in tiles:
+            lines = tile.flatten(0, 1).T.contiguous().view(n_slices, len(tile), grid.size)
+            lines = torch.fft.ifft(lines, norm="forward")[..., top : top + n]
+            half[..., first : first + len(tile)] = lines.transpose(1, 2)
+            first += len(tile)
+        half[..., -1] *= 2  # see fold
+        full = torch.empty((n, grid.size), device=self.device)
+        for rows, image in zip(half, out, strict=True):
+            torch.fft.irfft(rows, grid.size, norm="forward", out=full)
+            torch.mul(full[:, left : left + n], grid.roll_off, out=image)
 
 
 class Gridrec:
     """Reconstructor in Fourier space for one scan geometry.
 
-    The angles are taken to cover the half turn, or the full one, evenly. The bits of a slice do
-    not depend on the slices beside it.
+    The bits of a slice do not depend on the slices beside it. For one thread at a time.
 
     Parameters
     ----------
     geometry : ScanGeometry
+        Its angles may come in any order and be spaced as they like; see its `weights`.
     filter : str
         One of `config.FilterName`.
     oversampling : float
@@ -54,23 +236,9 @@ class Gridrec:
     ) -> None:
         self.geometry = geometry
         self.device = torch.device(device)
-        self._grid = FourierGrid(geometry, oversampling, device=device)
-        self.origin = self._grid.origin
-        self._plan_spreading()
-        grid = self._grid
-        response = filter_response(filter, grid.size)[:-1] * math.pi / geometry.n_angles
-        response /= grid.size
-        response[0] /= 2  # this sample is its own mirror image, which fold() adds to each
-        self._response = (response.to(device) * grid.centre_phase).to(torch.complex64)
-
-    def _plan_spreading(self) -> None:
-        """Turn "cells of each sample" into "samples of each cell": sums in a fixed order."""
-        cells, weights = self._grid.neighbours()
-        order = torch.argsort(cells.flatten(), stable=True)
-        self._samples = (order // cells.shape[1]).int().to(self.device)
-        self._weights = weights.flatten()[order].to(self.device)
-        count = torch.bincount(cells.flatten(), minlength=math.prod(self._grid.shape))
-        self._offsets = (torch.cumsum(count, 0) - count).int().to(self.device)
+        self._gridding = Gridding(geometry, filter, oversampling, device)
+        self.origin = self._gridding.origin
+        self._state = Scratch(self.device)
 
     def __call__(self, attenuation: torch.Tensor) -> torch.Tensor:
         """Reconstruct slices.
@@ -93,37 +261,12 @@ class Gridrec:
         check_attenuation(attenuation, self.geometry)
         n = self.geometry.n_columns
         volume = torch.empty((len(attenuation), n, n), device=self.device)
-        batch = _BATCH[self.device.type]
-        for first in range(0, len(attenuation), batch):
-            part = slice(first, first + batch)
-            self._slices(self._spectra(attenuation[part]), out=volume[part])
+        batch = BATCH[self.device.type]
+        for sinograms, images in zip(attenuation.split(batch), volume.split(batch), strict=True):
+            if len(images) == 0:  # what split() gives of an empty stack
+                break
+            state = self._state(*self._gridding.state_shape(len(images))).zero_()
+            for block in self._gridding.blocks:
+                self._gridding.add(state, block, sinograms[:, block.projections])
+            self._gridding.slices(state, out=images)
         return volume
-
-    def _spectra(self, attenuation: torch.Tensor) -> torch.Tensor:
-        """Half planes of the slices' transforms, complex64, shape (size, size // 2 + 1, slice)."""
-        grid = self._grid
-        polar = apply_response(torch.fft.rfft(attenuation, grid.size)[..., :-1], self._response)
-        samples = torch.view_as_real(polar).permute(1, 2, 0, 3).contiguous()
-        samples[grid.conjugated, ..., 1] *= -1
-        spread = F.embedding_bag(
-            self._samples,
-            samples.flatten(2).flatten(0, 1),
-            self._offsets,
-            mode="sum",
-            per_sample_weights=self._weights,
-        )
-        return grid.fold(torch.view_as_complex(spread.view(*grid.shape, -1, 2)))
-
-    def _slices(self, spectra: torch.Tensor, out: torch.Tensor) -> None:
-        """Inverse transforms, cut to the slices' pixels after each axis.
-
-        Transforms of contiguous rows only: the bits of strided ones depend on how many there are.
-        """
-        grid = self._grid
-        n = self.geometry.n_columns
-        rows, columns = (
-            torch.remainder(torch.arange(n, device=self.device) - o, grid.size) for o in grid.origin
-        )
-        half = torch.fft.ifft(spectra.permute(2, 1, 0).contiguous(), norm="forward")[..., rows]
-        full = torch.fft.irfft(half.transpose(1, 2).contiguous(), grid.size, norm="forward")
-        torch.mul(full[..., columns], grid.roll_off, out=out)

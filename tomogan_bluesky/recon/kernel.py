@@ -57,8 +57,10 @@ class FourierGrid:
     Sample (angle, k) is the transform of one projection, about the rotation axis, at ``k / size``
     cycles per column, up to the Nyquist frequency, where a shift to the axis is not defined and
     which is left out. Samples in the left half plane are replaced by their conjugates in the right
-    one. The grid has the rows and columns of `torch.fft.rfft2`, and before them `margin` more
-    columns, where the kernel reaches over the edge of the half plane.
+    one. The grid has the columns and rows of `torch.fft.rfft2`, in this order, and before them
+    `margin` more columns, where the kernel reaches over the edge of the half plane. Signs in the
+    weights move the rotation axis to the middle of the transform, so that slices are cut from it
+    in one piece.
 
     Parameters
     ----------
@@ -77,7 +79,7 @@ class FourierGrid:
         Samples of a projection, ``size // 2``.
     margin : int
     shape : tuple of int
-        Rows and columns of the grid, margin included.
+        Columns, margin included, and rows of the grid.
     conjugated : torch.Tensor, bool, shape (angle,)
         Projections whose samples enter as their conjugates.
     centre_phase : torch.Tensor, complex128, shape (frequency,)
@@ -86,6 +88,8 @@ class FourierGrid:
         Factor on the slice (y, x) that undoes the kernel's effect.
     origin : tuple of int
         Pixel (row, column) of the rotation axis.
+    corner : tuple of int
+        Place (row, column) in the grid's transform where the slice begins.
     """
 
     def __init__(
@@ -99,8 +103,9 @@ class FourierGrid:
         self.size = transform_size(oversampling * n)
         self.n_frequencies = self.size // 2
         self.margin = kernel_width // 2
-        self.shape = (self.size, self.margin + self.n_frequencies + 1)
+        self.shape = (self.margin + self.n_frequencies + 1, self.size)
         self.origin = slice_origin(n)
+        self.corner = (self.size // 2 - self.origin[0], self.size // 2 - self.origin[1])
         self._kernel = KaiserBessel(kernel_width, self.size / n)
 
         k = torch.arange(self.n_frequencies, dtype=torch.float64)
@@ -119,8 +124,13 @@ class FourierGrid:
         # Row indices that turn v into -v.
         self._mirror = torch.remainder(-torch.arange(self.size, device=device), self.size)
 
-    def neighbours(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def neighbours(self, projections: slice = slice(None)) -> tuple[torch.Tensor, torch.Tensor]:
         """Grid points under the kernel of each sample. Large: computed at each call, on the CPU.
+
+        Parameters
+        ----------
+        projections : slice
+            Those whose samples are asked for.
 
         Returns
         -------
@@ -128,50 +138,52 @@ class FourierGrid:
             Flat indices into the grid.
         weights : torch.Tensor, float32, as `cells`
         """
-        u, u_weights = self._along_axis(self._u)
-        v, v_weights = self._along_axis(self._v)
-        row_start = v.remainder_(self.size).mul_(self.shape[1])
-        cells = row_start[:, :, None] + (u + self.margin)[:, None]
+        u, u_weights = self._along_axis(self._u[projections])
+        v, v_weights = self._along_axis(self._v[projections])
+        column_start = (u + self.margin).mul_(self.size)
+        cells = column_start[:, None] + v.remainder_(self.size)[:, :, None]
         weights = v_weights[:, :, None] * u_weights[:, None]
         return cells.flatten(1), weights.flatten(1)
 
     def _along_axis(self, position: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Grid points under the kernel (int32) and their weights (float32), (sample, point)."""
+        """Grid points under the kernel (int32) and their weights (float32), (sample, point).
+
+        Every other weight is negative: the transform begins half its length before the axis.
+        """
         position = position.reshape(-1, 1)
         first = torch.ceil(position - self._kernel.width / 2)
         points = first + torch.arange(self._kernel.width)
-        return points.int(), self._kernel(position - points).float()
+        points, weights = points.int(), self._kernel(position - points).float()
+        return points, torch.where(points % 2 == 0, weights, -weights)
 
     def fold(self, grid: torch.Tensor) -> torch.Tensor:
-        """Add what lies in the margin to the half plane, as conjugates at mirrored frequencies.
+        """The first columns of the half plane, with what lies in the margin added as conjugates.
+
+        The rest of the half plane is as in the grid, but the last column: it is its own mirror
+        image, which `torch.fft.irfft` does not add, and counts twice.
 
         Parameters
         ----------
         grid : torch.Tensor, complex64, shape (*shape, slice)
-            Changed in place.
 
         Returns
         -------
-        torch.Tensor, complex64, shape (size, size // 2 + 1, slice)
-            Half the transform of a real slice, for `torch.fft.irfft`; a view of `grid`.
+        torch.Tensor, complex64, shape (margin + 1, size, slice)
         """
-        edge = grid[:, : 2 * self.margin + 1]
-        edge += edge[self._mirror].flip(1).conj()
-        # The last column is its own mirror image, which irfft does not add.
-        grid[:, -1] *= 2
-        return grid[:, self.margin :]
+        edge = grid[: 2 * self.margin + 1]
+        return edge[self.margin :] + edge[: self.margin + 1].flip(0)[:, self._mirror].conj()
 
     def unfold(self, half_plane: torch.Tensor) -> torch.Tensor:
         """Fill the margin from the half plane: the transpose of `fold`.
 
         Parameters
         ----------
-        half_plane : torch.Tensor, complex64, shape (size, size // 2 + 1, slice)
+        half_plane : torch.Tensor, complex64, shape (size // 2 + 1, size, slice)
             Half the transform of a real slice.
 
         Returns
         -------
         torch.Tensor, complex64, shape (*shape, slice)
         """
-        margin = half_plane[self._mirror, 1 : self.margin + 1].flip(1).conj()
-        return torch.cat((margin, half_plane), dim=1)
+        margin = half_plane[1 : self.margin + 1, self._mirror].flip(0).conj()
+        return torch.cat((margin, half_plane))

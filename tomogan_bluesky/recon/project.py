@@ -79,11 +79,11 @@ class Projector:
     def _spectra(self, images: torch.Tensor) -> torch.Tensor:
         """Transforms about the rotation axis, complex64, shape (*grid shape, slice)."""
         grid = self._grid
-        rolled = F.pad(images * grid.roll_off, (0, grid.size - images.shape[2]))
-        half = torch.fft.rfft(torch.roll(rolled, -grid.origin[1], 2))
-        half = F.pad(half.transpose(1, 2), (0, grid.size - images.shape[1]))
-        half = torch.fft.fft(torch.roll(half, -grid.origin[0], 2))
-        return grid.unfold(half.permute(2, 1, 0))
+        before = grid.corner
+        after = [grid.size - self.geometry.n_columns - corner for corner in before]
+        padded = F.pad(images * grid.roll_off, (before[1], after[1]))
+        half = F.pad(torch.fft.rfft(padded).transpose(1, 2), (before[0], after[0]))
+        return grid.unfold(torch.fft.fft(half).permute(1, 2, 0))
 
     def _lines(self, spectra: torch.Tensor) -> torch.Tensor:
         """Read the samples of each projection from the grid and transform them back."""

@@ -9,6 +9,7 @@ from tomogan_bluesky.recon.gridrec import Gridrec
 from tomogan_bluesky.recon.kernel import KaiserBessel
 
 METHODS = pytest.mark.parametrize("method", [Gridrec, FBP])
+DEGREES = np.deg2rad(np.arange(360))
 
 
 def test_kernel_transform_is_the_integral_over_the_kernel():
@@ -92,6 +93,55 @@ def test_a_disc_of_one_is_one_by_direct_back_projection(golden, golden_geometry,
     reconstruct = FBP(golden_geometry)
     image = reconstruct(torch.from_numpy(golden["disc_sinogram"])[None])[0]
     assert disc_mean(image, reconstruct.origin) == pytest.approx(1, abs=0.002)
+
+
+@METHODS
+@pytest.mark.parametrize(
+    "theta",
+    [
+        DEGREES[:180],
+        DEGREES[:181],
+        DEGREES,
+        np.arange(233) * np.pi * (np.sqrt(5) - 1) / 2 % np.pi,
+        np.random.default_rng(0).permutation(DEGREES[:180]),
+        np.repeat(DEGREES[:180:2], 3),
+        np.deg2rad(np.r_[0:90:0.5, 90:180:2]),
+        DEGREES[:150],
+    ],
+    ids=["half", "closed", "full", "golden", "shuffled", "repeated", "two-densities", "aborted"],
+)
+def test_a_disc_of_one_is_one_however_it_is_scanned(method, theta):
+    geometry = ScanGeometry(theta, 46.3, 96)
+    reconstruct = method(geometry)
+    x = (np.arange(96 * 8) + 0.5) / 8 - 0.5 - geometry.rotation_centre
+    distance = x - (4 * np.cos(theta) - 3 * np.sin(theta))[:, None]
+    lines = 2 * np.sqrt(np.maximum(30**2 - distance**2, 0)).reshape(len(theta), 96, 8).mean(2)
+    image = reconstruct(torch.from_numpy(lines.astype(np.float32))[None])[0].numpy()
+    row, column = np.indices(image.shape)
+    radius = np.hypot(row - reconstruct.origin[0] - 3, column - reconstruct.origin[1] - 4)
+    # Edges that no projection was taken along blur, which tells in the middle of an arc's disc.
+    part, tolerance = (0.4, 0.05) if len(theta) == 150 else (0.8, 0.01)
+    assert image[radius < part * 30].mean() == pytest.approx(1, abs=tolerance)
+
+
+@METHODS
+def test_the_order_of_projections_changes_rounding_only(method, golden, relative_error):
+    theta = golden["theta"] ** 1.2
+    sinogram = torch.from_numpy(golden["sinograms"][:1, :, 48:144])
+    order = np.random.default_rng(0).permutation(len(theta))
+    ordered = method(ScanGeometry(theta, 46.3, 96))(sinogram)
+    shuffled = method(ScanGeometry(theta[order], 46.3, 96))(sinogram[:, order])
+    assert relative_error(shuffled, ordered) < 1e-6
+
+
+def test_bits_do_not_depend_on_the_number_of_threads(one_or_more_threads):
+    geometry = ScanGeometry(np.arange(181) * np.pi / 181, 46.7, 96)
+    sinograms = torch.rand(3, 181, 96)
+    volumes = []
+    for n_threads in (1, 2):
+        one_or_more_threads(n_threads)
+        volumes.append(Gridrec(geometry)(sinograms))
+    assert torch.equal(*volumes)
 
 
 def test_agrees_with_direct_back_projection(golden, golden_geometry, circle, relative_error):

@@ -41,9 +41,10 @@ def test_is_the_adjoint_of_unfiltered_reconstruction(n_columns, oversampling):
     geometry = ScanGeometry(np.linspace(0, 3, 41), 0.4 * n_columns, n_columns)
     back_project = Gridrec(geometry, "none", oversampling)
     project = Projector(geometry, oversampling)
+    weights = torch.tensor(geometry.weights, dtype=torch.float32)
     image, sinogram = torch.randn(1, n_columns, n_columns), torch.randn(1, 41, n_columns)
     lines = project(image).double()
-    volume = back_project(sinogram).double() * geometry.n_angles / np.pi
+    volume = back_project(sinogram / weights[:, None]).double()
     difference = (lines * sinogram).sum() - (image * volume).sum()
     assert abs(difference) < 1e-6 * lines.norm() * sinogram.norm()
 
