@@ -178,20 +178,29 @@ class Hdf5Frames:
         return int(dataset.shape[0])
 
     def _opened(self) -> h5py.File:
-        """The file, once it can be opened: a writer may not have made it readable yet."""
+        """The file, once it can be opened: a writer may not have made it readable yet.
+
+        As a finished file first: HDF5 finds a truncated one out then, which it reads for ever as
+        one that is being written.
+        """
         deadline = time.monotonic() + self._wait_s
         while True:
-            try:
-                # Chunks are frames, mostly: without a cache of chunks, rows of an uncompressed
-                # frame are read without the rest of it.
-                return h5py.File(self._path, "r", libver="latest", swmr=True, rdcc_nbytes=0)
-            except OSError as error:
-                if time.monotonic() > deadline:
-                    raise AssetError(
-                        f"{self._path}: expected an HDF5 file that can be read, got: {error}; "
-                        "is it there, on this machine, and written in SWMR mode or closed?"
-                    ) from error
-                time.sleep(_POLL_S)
+            errors = []
+            for swmr in (False, True):
+                try:
+                    # Chunks are frames, mostly: without a cache of chunks, rows of an uncompressed
+                    # frame are read without the rest of it.
+                    return h5py.File(self._path, "r", libver="latest", swmr=swmr, rdcc_nbytes=0)
+                except OSError as error:
+                    errors.append(error)
+                    if "truncated" in str(error):
+                        break
+            if time.monotonic() > deadline:
+                raise AssetError(
+                    f"{self._path}: expected an HDF5 file that can be read, got: {errors[0]}; is "
+                    "it there, on this machine, and closed or written in SWMR mode?"
+                ) from errors[0]
+            time.sleep(_POLL_S)
 
 
 class TiffFrames:

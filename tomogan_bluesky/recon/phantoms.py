@@ -258,7 +258,7 @@ _ALUMINIUM, _CATHODE, _SEPARATOR, _ANODE, _COPPER = 0.07, 0.45, 0.53, 0.83, 0.91
 
 def _battery(grid: _Grid, rng: np.random.Generator, rows: int) -> Array:
     """A rolled cell: foils, a cathode of cracked particles in binder, a graphite anode, a can."""
-    pitch, inner, outer = rng.uniform(0.25, 0.29), 0.15, 0.82
+    pitch, inner, outer = rng.uniform(0.19, 0.22), 0.15, 0.82
     dents = rng.uniform(-0.015, 0.015, 3), rng.uniform(0, 2 * np.pi, 3)
     pixel = 2 * _SUPERSAMPLING / grid.n
     heights = (np.arange(rows) - (rows - 1) / 2) * pixel
@@ -292,11 +292,11 @@ def _cathode_particles(
 ) -> list[tuple[float, ...]]:
     """Spheres (radius from the axis, angle, height, own radius, value, crack angle, crack width)
     spread evenly over the volume of the cathode."""
-    margin = 0.032
+    margin = 0.024
     bottom, top = heights[0] - margin, heights[-1] + margin
     volume = np.pi * (outer**2 - inner**2) * (_CATHODE - _ALUMINIUM) * (top - bottom)
-    count = int(0.8 * volume / (4 / 3 * np.pi * 0.024**3))
-    own = rng.uniform(0.015, 0.032, count)
+    count = int(0.8 * volume / (4 / 3 * np.pi * 0.0175**3))
+    own = rng.uniform(0.01, 0.024, count)
     angle = rng.uniform(-np.pi, np.pi, count)
     turn = np.floor(np.sqrt(rng.uniform(0, 1, count)) * (outer - inner) / pitch)
     edge = own / pitch
