@@ -1,5 +1,6 @@
 """The same small scan, recorded in each way that a beamline records scans."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -43,7 +44,7 @@ def beamline(**options) -> SimBeamline:
 
 @contextmanager
 def run_engine() -> Iterator[RunEngine]:
-    """A RunEngine that leaves no thread and no event loop behind."""
+    """A RunEngine that leaves no thread, no event loop and no task of a device behind."""
     RE = RunEngine()
     loop, thread = RE.loop, RE._th
     try:
@@ -51,10 +52,18 @@ def run_engine() -> Iterator[RunEngine]:
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
+        tasks = asyncio.all_tasks(loop)
+        busy = [task.get_name() for task in tasks if task.get_name().startswith("tomogan")]
+        # When a fly scan is stopped, ophyd-async goes on to wait for its frames until its timeout.
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            loop.run_until_complete(asyncio.wait(tasks))
         loop.close()
+        assert not busy, f"devices still at work: {busy}"
 
 
-def _step(b, camera=None, **options):
+def step(b, camera=None, **options):
     """The plan of a step scan with the devices of a beamline."""
     options = {**REFERENCES, **options}
     return tomo_scan(camera or b.camera, b.rotation, b.shutter, b.sample, ANGLES_DEG, **options)
@@ -62,7 +71,7 @@ def _step(b, camera=None, **options):
 
 def _events(RE: RunEngine, folder: Path) -> None:
     """Frames inside the events."""
-    RE(_step(beamline()))
+    RE(step(beamline()))
 
 
 def _area_detector(RE: RunEngine, folder: Path, frames_a_point: int = 1) -> None:
@@ -72,7 +81,7 @@ def _area_detector(RE: RunEngine, folder: Path, frames_a_point: int = 1) -> None
     b = beamline()
     camera = SimAreaDetector(b, folder)
     camera.num_images.put(frames_a_point)
-    RE(_step(b, camera))
+    RE(step(b, camera))
 
 
 def _async_beamline(folder: Path):
@@ -85,10 +94,10 @@ def _async_beamline(folder: Path):
 
 def _async_step(RE: RunEngine, folder: Path) -> None:
     """A step scan of ophyd-async devices: each stream_datum comes before its event."""
-    RE(_step(_async_beamline(folder)))
+    RE(step(_async_beamline(folder)))
 
 
-def _fly(b, encoder=None, **options):
+def fly(b, encoder=None, **options):
     """The plan of a fly scan, which says how far it is some times before it ends."""
     return tomo_fly_scan(
         b.camera,
@@ -104,12 +113,12 @@ def _fly(b, encoder=None, **options):
 def _async_fly(RE: RunEngine, folder: Path) -> None:
     """A fly scan: no events; frames in one file and their angles in another."""
     b = _async_beamline(folder)
-    RE(_fly(b, b.encoder))
+    RE(fly(b, b.encoder))
 
 
 def _async_fly_start_angles(RE: RunEngine, folder: Path) -> None:
     """A fly scan without an encoder: the angles are a list in the start document."""
-    RE(_fly(_async_beamline(folder), md={"angles_deg": ANGLES_DEG.tolist()}))
+    RE(fly(_async_beamline(folder), md={"angles_deg": ANGLES_DEG.tolist()}))
 
 
 def _hex(RE: RunEngine, folder: Path) -> None:
@@ -120,11 +129,18 @@ def _hex(RE: RunEngine, folder: Path) -> None:
     def both():
         references = yield from dark_flat(b.camera, b.shutter, b.sample, **REFERENCES)
         uids.append(references)
-        yield from _fly(
+        yield from fly(
             b, b.encoder, dark_flat_run=references, projection_stream="tomo", n_darks=0, n_flats=0
         )
 
     RE(both())
+
+
+def sweep(b, camera, rotation):
+    """The plan of a sweep with one event for all frames."""
+    return tomo_sweep_scan(
+        camera, rotation, b.shutter, b.sample, ANGLES_DEG, period_s=0.001, **REFERENCES
+    )
 
 
 def _fxi(RE: RunEngine, folder: Path) -> None:
@@ -137,11 +153,7 @@ def _fxi(RE: RunEngine, folder: Path) -> None:
     moving = AsyncBeamline(b.shots, folder)
     moving.connect()
     moving.rotation.listeners[:] = [camera.on_pulse]
-    RE(
-        tomo_sweep_scan(
-            camera, moving.rotation, b.shutter, b.sample, ANGLES_DEG, period_s=0.001, **REFERENCES
-        )
-    )
+    RE(sweep(b, camera, moving.rotation))
 
 
 FLAVOURS: dict[str, Callable[[RunEngine, Path], None]] = {

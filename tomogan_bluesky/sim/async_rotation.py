@@ -122,11 +122,13 @@ class _Fly(FlyableLogic[Sweep, Sweep]):
         return ctx
 
     async def on_complete(self, ctx: Sweep) -> None:
-        if self._task is not None:
+        if self._task is None:
+            return
+        await asyncio.wait([self._task])
+        if not self._task.cancelled():  # one that was stopped is complete: who did so knows why
             await self._task
 
     async def stop(self) -> None:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-            self._task = None
