@@ -96,6 +96,8 @@ class Gridding:
     device : torch.device
     origin : tuple of int
         Pixel (row, column) of the rotation axis in the slices.
+    length : int
+        Projections in each block but the last.
     blocks : list of Block
         In the order of the projections.
     """
@@ -119,11 +121,11 @@ class Gridding:
         self._response = (response.to(device) * phase).to(torch.complex64)
         self._sign = torch.where(grid.conjugated, -1.0, 1.0)[:, None]
         most = max(1, _BLOCK_SAMPLES[self.device.type] // (grid.n_frequencies + 1))
-        self._length = min(block or most, most, geometry.n_angles)
+        self.length = min(block or most, most, geometry.n_angles)
         shares = torch.tensor(geometry.weights, dtype=torch.float32)
         self.blocks = [
-            self._plan(slice(first, min(first + self._length, geometry.n_angles)), shares)
-            for first in range(0, geometry.n_angles, self._length)
+            self._plan(slice(first, min(first + self.length, geometry.n_angles)), shares)
+            for first in range(0, geometry.n_angles, self.length)
         ]
 
     def _plan(self, projections: slice, shares: torch.Tensor) -> Block:
@@ -148,7 +150,7 @@ class Gridding:
 
     def state_shape(self, n_slices: int) -> tuple[int, int, int]:
         """Shape of a state of some slices; it is all zeros before the first projection."""
-        rows = self._n_cells + self._length * (self._grid.n_frequencies + 1)
+        rows = self._n_cells + self.length * (self._grid.n_frequencies + 1)
         return rows, n_slices, 2
 
     def add(self, state: torch.Tensor, block: Block, attenuation: torch.Tensor) -> None:

@@ -1,0 +1,210 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tomogan_bluesky.errors import ReconstructionError
+from tomogan_bluesky.geometry import ScanGeometry
+from tomogan_bluesky.recon.gridrec import Gridrec
+from tomogan_bluesky.recon.incremental import IncrementalGridrec, state_bytes
+
+BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
+N_ANGLES, N_SLICES, N_COLUMNS = 75, 11, 64
+GOLDEN = np.arange(N_ANGLES) * np.pi * (np.sqrt(5) - 1) / 2 % (2 * np.pi)
+EVEN = np.arange(N_ANGLES) * np.pi / N_ANGLES
+GEOMETRY = ScanGeometry(EVEN, 30.3, N_COLUMNS)
+ORDERS = {
+    "in order": np.arange(N_ANGLES),
+    "backwards": np.arange(N_ANGLES)[::-1],
+    "any": np.random.default_rng(0).permutation(N_ANGLES),
+}
+
+
+@pytest.fixture
+def sinograms():
+    return torch.rand(N_SLICES, N_ANGLES, N_COLUMNS, generator=torch.Generator().manual_seed(1))
+
+
+def feed(reconstruct, sinograms, order):
+    for index in order:
+        reconstruct.add(int(index), sinograms[:, index])
+
+
+@pytest.mark.parametrize("theta", [EVEN, GOLDEN], ids=["even", "golden"])
+@pytest.mark.parametrize("block", [1, 16, 75, 1000])
+@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS.keys())
+def test_bits_are_those_of_the_batch(theta, block, order, sinograms):
+    geometry = ScanGeometry(theta, 30.3, N_COLUMNS)
+    reconstruct = IncrementalGridrec(geometry, N_SLICES, "shepp", block=block)
+    feed(reconstruct, sinograms, order)
+    batch = Gridrec(geometry, "shepp")(sinograms)
+    assert torch.equal(reconstruct.result(), batch)
+    assert torch.equal(reconstruct.result(slice(5, 9)), batch[5:9])
+    assert reconstruct.origin == Gridrec(geometry).origin
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_bits_of_larger_scans_are_those_of_the_batch(n_threads, one_or_more_threads):
+    one_or_more_threads(n_threads)
+    geometry = ScanGeometry(np.arange(400) * np.pi / 400, 123.4, 256)
+    sinograms = torch.rand(3, 400, 256)
+    reconstruct = IncrementalGridrec(geometry, 3)
+    feed(reconstruct, sinograms, np.arange(400))
+    assert torch.equal(reconstruct.result(), Gridrec(geometry)(sinograms))
+
+
+def test_agrees_with_double_precision(make_blobs, relative_error):
+    """The same sums, written down plainly in float64."""
+    geometry = ScanGeometry(np.arange(200) * np.pi / 200, 60.4, 128)
+    sinogram = make_blobs(radius=50).sinogram(geometry)
+    reconstruct = IncrementalGridrec(geometry, 1)
+    feed(reconstruct, sinogram, np.arange(200))
+    assert relative_error(reconstruct.result().double(), plain(geometry, sinogram[0])) < 1e-5
+
+
+def plain(geometry, sinogram, oversampling=1.5):
+    """Gridrec by its definition, on the full plane of a complex grid, in float64."""
+    from tomogan_bluesky.recon.filters import band_limited_ramp
+    from tomogan_bluesky.recon.kernel import KaiserBessel, slice_origin
+
+    n, size = geometry.n_columns, int(oversampling * geometry.n_columns)
+    kernel = KaiserBessel(4, size / n)
+    k = torch.arange(-size // 2 + 1, size // 2)
+    spectra = torch.fft.fft(sinogram.double(), size)[:, k % size]
+    phase = torch.exp(2j * torch.pi * geometry.rotation_centre / size * k)
+    spectra *= phase * band_limited_ramp(size)[k.abs()] / size * np.pi / geometry.n_angles
+    grid = torch.zeros(size * size, dtype=torch.complex128)
+    theta = torch.from_numpy(geometry.theta.copy())[:, None]
+    u, v = torch.cos(theta) * k, -torch.sin(theta) * k
+    for du in range(-1, 3):
+        for dv in range(-1, 3):
+            column, row = u.floor() + du, v.floor() + dv
+            weight = kernel(u - column) * kernel(v - row)
+            cell = (row.long() % size) * size + column.long() % size
+            grid.index_add_(0, cell.flatten(), (spectra * weight).flatten())
+    image = torch.fft.ifft2(grid.view(size, size), norm="forward").real
+    y, x = slice_origin(n)
+    image = torch.roll(image, (y, x), (0, 1))[:n, :n]
+    pixel = torch.arange(n, dtype=torch.float64)
+    row, column = (1 / kernel.transform((pixel - o) / size) for o in (y, x))
+    return (image * torch.outer(row, column))[None]
+
+
+def test_a_preview_is_the_reconstruction_of_what_has_arrived(sinograms, relative_error):
+    reconstruct = IncrementalGridrec(GEOMETRY, N_SLICES)
+    arrived = np.r_[5:50]
+    feed(reconstruct, sinograms, arrived[::-1])
+    chosen = [9, 2, 3]
+    images = reconstruct.preview(chosen)
+    arc = ScanGeometry(EVEN[arrived], 30.3, N_COLUMNS)
+    wanted = Gridrec(arc)(sinograms[:, arrived].contiguous())
+    assert relative_error(images, wanted[chosen]) < 1e-6
+    assert torch.equal(reconstruct.preview(slice(2, 4)), images[1:])
+    # A preview leaves nothing behind.
+    feed(reconstruct, sinograms, np.setdiff1d(np.arange(N_ANGLES), arrived))
+    batch = Gridrec(GEOMETRY)(sinograms)
+    assert torch.equal(reconstruct.preview(slice(None)), batch)
+    assert torch.equal(reconstruct.preview([10, 0]), batch[[10, 0]])
+    assert torch.equal(reconstruct.result(), batch)
+
+
+def test_interlaced_order_gives_the_whole_object_early(make_blobs, circle, relative_error):
+    order = np.concatenate([np.arange(first, 160, 4) for first in (0, 2, 1, 3)])
+    geometry = ScanGeometry(order * np.pi / 160, 30.3, N_COLUMNS)
+    blobs = make_blobs(radius=26)
+    reconstruct = IncrementalGridrec(geometry, 1)
+    feed(reconstruct, blobs.sinogram(geometry), range(80))
+    mask = torch.from_numpy(circle(N_COLUMNS))
+    wanted = blobs.image(N_COLUMNS, reconstruct.origin)
+    assert relative_error(reconstruct.preview([0])[:, mask], wanted[:, mask]) < 0.02
+
+
+@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS.keys())
+@pytest.mark.parametrize("in_what_is_retained", [True, False])
+def test_superseded_projections_leave_no_trace(order, in_what_is_retained, sinograms):
+    broken = sinograms.clone()
+    wrong = [0, 15, 16, 40, 74]
+    broken[:, wrong] += 0.5
+    kept = sinograms if in_what_is_retained else broken
+    reconstruct = IncrementalGridrec(
+        GEOMETRY, N_SLICES, retained=lambda projections: kept[:, projections]
+    )
+    half = len(order) // 2
+    feed(reconstruct, broken, order[:half])
+    for index in set(wrong) & set(order[:half].tolist()):
+        reconstruct.replace(index, sinograms[:, index])
+    feed(reconstruct, broken, order[half:])
+    for index in set(wrong) & set(order[half:].tolist()):
+        reconstruct.replace(index, sinograms[:, index])
+    batch = Gridrec(GEOMETRY)(sinograms)
+    assert torch.equal(reconstruct.result(), batch)
+    # Twice superseded, and looked at in between.
+    reconstruct.replace(3, broken[:, 4])
+    assert not torch.equal(reconstruct.result(), batch)
+    reconstruct.replace(3, sinograms[:, 3])
+    assert torch.equal(reconstruct.result(), batch)
+
+
+def test_without_what_is_retained_only_a_waiting_projection_is_replaced(sinograms):
+    reconstruct = IncrementalGridrec(GEOMETRY, N_SLICES, block=16)
+    feed(reconstruct, sinograms, range(20))
+    reconstruct.replace(18, sinograms[:, 18])
+    with pytest.raises(ReconstructionError, match="projection 5: can't be replaced.*retained="):
+        reconstruct.replace(5, sinograms[:, 5])
+    with pytest.raises(ReconstructionError, match="projection 30: .*arrived.*add"):
+        reconstruct.replace(30, sinograms[:, 30])
+
+
+def test_refuses_what_does_not_fit(sinograms):
+    reconstruct = IncrementalGridrec(GEOMETRY, N_SLICES)
+    with pytest.raises(ReconstructionError, match="none has arrived"):
+        reconstruct.preview([0])
+    reconstruct.add(0, sinograms[:, 0])
+    with pytest.raises(ReconstructionError, match="projection 0: .*arrived before.*replace"):
+        reconstruct.add(0, sinograms[:, 0])
+    with pytest.raises(ReconstructionError, match="projection 75: .*from 0 to 74"):
+        reconstruct.add(75, sinograms[:, 0])
+    with pytest.raises(ReconstructionError, match=r"\(11, 64\).*\(10, 64\)"):
+        reconstruct.add(1, sinograms[:10, 1])
+    with pytest.raises(ReconstructionError, match="float64"):
+        reconstruct.add(1, sinograms[:, 1].double())
+    with pytest.raises(ReconstructionError, match="nan at slice 0, column 0"):
+        reconstruct.add(1, torch.full((N_SLICES, N_COLUMNS), torch.nan))
+    with pytest.raises(ReconstructionError, match="74 have not arrived .the first is 1.*preview"):
+        reconstruct.result()
+    assert reconstruct.arrived.sum() == 1
+
+
+def test_refuses_retained_projections_that_do_not_fit(sinograms):
+    reconstruct = IncrementalGridrec(
+        GEOMETRY, N_SLICES, retained=lambda projections: sinograms[:, :3]
+    )
+    feed(reconstruct, sinograms, range(N_ANGLES))
+    reconstruct.replace(5, sinograms[:, 5])
+    with pytest.raises(ReconstructionError, match=r"projections 0 to 15.*\(11, 16, 64\)"):
+        reconstruct.result()
+
+
+def test_predicts_the_memory_of_its_state():
+    geometry = ScanGeometry(EVEN, 250.0, 512)
+    assert state_bytes(geometry) == pytest.approx(2.4e6, rel=0.02)
+    shape = IncrementalGridrec(geometry, 1, block=1)._states[0].shape
+    assert 4 * np.prod(shape) == pytest.approx(state_bytes(geometry), rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["incremental", "gpu"])
+def test_benchmark_runs(name):
+    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), "--quick", "--json", "--threads=1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    if name == "gpu" and not torch.cuda.is_available():
+        assert rows == []
+        assert "no CUDA device" in done.stderr
+        return
+    keys = ["benchmark", "case", "method", "metric", "value", "unit"]
+    assert [list(row) for row in rows] == [keys] * len(rows)
+    assert {row["benchmark"] for row in rows} == {name}

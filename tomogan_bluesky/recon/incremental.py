@@ -1,0 +1,293 @@
+"""Reconstruction while the scan is taken: slices are there soon after the last projection.
+
+Enters: the attenuation of one projection at a time, in any order. Leaves: at any time a preview
+of some slices, and after the last projection the slices that `gridrec` makes of all sinograms, to
+the bit. What has arrived is kept in Fourier space, where what is left to do in the end is one
+inverse transform a slice.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from ..config import FilterName
+from ..errors import ReconstructionError
+from ..geometry import ScanGeometry
+from .checks import first_not_finite
+from .filters import transform_size
+from .gridrec import BATCH, Block, Gridding
+
+Retained = Callable[[slice], torch.Tensor]
+"""Attenuation (slice, projection, column) of consecutive projections that have arrived before."""
+
+
+def state_bytes(geometry: ScanGeometry, oversampling: float = 1.5) -> int:
+    """Memory in bytes for each slice, nearly: half a complex Fourier grid.
+
+    To which come projections that wait for others of their block, or for an earlier block: at most
+    4 bytes a value, and usually one block; and once a scan, not a slice, some 150 bytes for each
+    value of a sinogram, which hold the geometry.
+    """
+    size = transform_size(oversampling * geometry.n_columns)
+    return 8 * size * (size // 2 + 3)
+
+
+class IncrementalGridrec:
+    """Reconstructor in Fourier space that takes projections as they come.
+
+    Fixed blocks of consecutive projections are added to the grid in the order of their indices,
+    each as soon as it is complete and the ones before it are added; until then its projections
+    wait. So neither bits nor, in the end, memory depend on the order of arrival. For one thread at
+    a time.
+
+    Parameters
+    ----------
+    geometry : ScanGeometry
+        Of the whole scan.
+    n_slices : int
+        Detector rows that are reconstructed.
+    filter, oversampling, device
+        As in `gridrec.Gridrec`.
+    block : int
+        Projections in a block. The result does not depend on it, its bits included.
+    retained : callable, optional
+        Gives the attenuation of projections again that have been added, from what is kept of the
+        scan. Only `replace` needs it. What replaced a projection is remembered here, and need not
+        be in it.
+
+    Attributes
+    ----------
+    geometry : ScanGeometry
+    origin : tuple of int
+        Pixel (row, column) of the rotation axis in the slices.
+    n_slices : int
+    arrived : numpy.ndarray, bool, shape (angle,)
+        Projections that have arrived.
+    """
+
+    def __init__(
+        self,
+        geometry: ScanGeometry,
+        n_slices: int,
+        filter: FilterName = "ramlak",
+        oversampling: float = 1.5,
+        device: str | torch.device = "cpu",
+        block: int = 16,
+        retained: Retained | None = None,
+    ) -> None:
+        self.geometry = geometry
+        self.n_slices = n_slices
+        self._gridding = Gridding(geometry, filter, oversampling, device, block)
+        self.origin = self._gridding.origin
+        self.arrived = np.zeros(geometry.n_angles, dtype=bool)
+        self._retained = retained
+        self._superseding: dict[int, torch.Tensor] = {}
+        self._waiting: dict[int, torch.Tensor] = {}
+        self._n_added = 0
+        batch = BATCH[self._gridding.device.type]
+        self._rows = [slice(i, min(i + batch, n_slices)) for i in range(0, n_slices, batch)]
+        self._states = [
+            torch.zeros(self._gridding.state_shape(rows.stop - rows.start), device=device)
+            for rows in self._rows
+        ]
+
+    def add(self, index: int, projection: torch.Tensor) -> None:
+        """Take a projection that has arrived.
+
+        Parameters
+        ----------
+        index : int
+            Its place in the geometry's angles.
+        projection : torch.Tensor, float32, shape (slice, column)
+            Line integrals, on this object's device. Copied.
+
+        Raises
+        ------
+        ReconstructionError
+            A shape that does not fit, values that are not finite, or an index that does not exist
+            or has arrived before.
+        """
+        self._check(index, projection)
+        if self.arrived[index]:
+            raise ReconstructionError(
+                f"projection {index}: expected each projection once, this one has arrived before; "
+                "if it supersedes the first, replace() it"
+            )
+        self.arrived[index] = True
+        self._wait(index, projection)
+        self._advance()
+
+    def replace(self, index: int, projection: torch.Tensor) -> None:
+        """Put another projection in the place of one that has arrived.
+
+        When its block has been added already, all that was added is computed again from what is
+        retained, before the next block, preview or result.
+
+        Parameters
+        ----------
+        index, projection
+            As in `add`.
+
+        Raises
+        ------
+        ReconstructionError
+            As in `add`; the projection has not arrived before; or it has been added and there is
+            nothing retained.
+        """
+        self._check(index, projection)
+        if not self.arrived[index]:
+            raise ReconstructionError(
+                f"projection {index}: expected one that has arrived to be replaced; add() this one"
+            )
+        place = index // self._gridding.length
+        waits = place in self._waiting
+        if self._retained is not None:
+            self._superseding[index] = projection.clone()
+        elif not waits:
+            raise ReconstructionError(
+                f"projection {index}: can't be replaced, for its block has been added to the grid "
+                "and projections are not retained; make this object with retained="
+            )
+        if waits:
+            self._wait(index, projection)
+        elif place < self._n_added:
+            self._n_added = 0
+            for state in self._states:
+                state.zero_()
+
+    def preview(self, slices: slice | list[int]) -> torch.Tensor:
+        """Reconstruct some slices from the projections that have arrived so far.
+
+        Each projection counts as in the finished scan (`ScanGeometry.weights`), all scaled alike
+        to half a turn. That is right for an arc, and where early passes of an interlaced scan
+        cover all directions; in the middle of a pass, some directions count more than others.
+
+        Parameters
+        ----------
+        slices : slice or list of int
+
+        Returns
+        -------
+        torch.Tensor, float32, shape (slice, y, x)
+            Attenuation coefficient in 1/pixel.
+
+        Raises
+        ------
+        ReconstructionError
+            Nothing has arrived.
+        """
+        if not self.arrived.any():
+            raise ReconstructionError("preview: expected projections, but none has arrived yet")
+        self._advance()
+        chosen = np.arange(self.n_slices)[slices]
+        n = self.geometry.n_columns
+        images = torch.empty((len(chosen), n, n), device=self._gridding.device)
+        for rows, state in zip(self._rows, self._states, strict=True):
+            places = np.flatnonzero((chosen >= rows.start) & (chosen < rows.stop))
+            if len(places) == 0:
+                continue
+            part = slice(places[0], places[0] + rows.stop - rows.start)
+            if not self._waiting and np.array_equal(chosen[part], np.arange(self.n_slices)[rows]):
+                self._gridding.slices(state, out=images[part])
+                continue
+            inside = torch.from_numpy(chosen[places] - rows.start).to(state.device)
+            extended = state[:, inside]
+            for place in sorted(self._waiting):
+                attenuation = self._waiting[place][rows][inside]
+                self._gridding.add(extended, self._gridding.blocks[place], attenuation)
+            some = torch.empty((len(places), n, n), device=images.device)
+            self._gridding.slices(extended, out=some)
+            images[torch.from_numpy(places).to(images.device)] = some
+        if not self.arrived.all():
+            images *= math.pi / self.geometry.weights[self.arrived].sum()
+        return images
+
+    def result(self, slices: slice = slice(None)) -> torch.Tensor:
+        """Reconstruct slices from all projections.
+
+        Parameters
+        ----------
+        slices : slice, optional
+            Which, if not all.
+
+        Returns
+        -------
+        torch.Tensor, float32, shape (slice, y, x)
+            Attenuation coefficient in 1/pixel; the bits of `gridrec.Gridrec`.
+
+        Raises
+        ------
+        ReconstructionError
+            Projections have not arrived.
+        """
+        if not self.arrived.all():
+            missing = np.flatnonzero(~self.arrived)
+            raise ReconstructionError(
+                f"result: expected all {self.geometry.n_angles} projections, {len(missing)} have "
+                f"not arrived (the first is {missing[0]}); look at a preview, or reconstruct with "
+                "a geometry of those that have"
+            )
+        return self.preview(slices)
+
+    def _check(self, index: int, projection: torch.Tensor) -> None:
+        if not 0 <= index < self.geometry.n_angles:
+            raise ReconstructionError(
+                f"projection {index}: expected an index from 0 to {self.geometry.n_angles - 1}"
+            )
+        shape = (self.n_slices, self.geometry.n_columns)
+        if tuple(projection.shape) != shape or projection.dtype != torch.float32:
+            raise ReconstructionError(
+                f"projection {index}: expected float32 of shape (slice, column) = {shape}, got "
+                f"{projection.dtype} of shape {tuple(projection.shape)}"
+            )
+        if (bad := first_not_finite(projection)) is not None:
+            raise ReconstructionError(
+                f"projection {index}: expected finite values, got {projection[bad].item()} at "
+                f"slice {bad[0]}, column {bad[1]}; look at the dark and flat fields there"
+            )
+
+    def _wait(self, index: int, projection: torch.Tensor) -> None:
+        """Keep a projection until its block is added."""
+        place, within = divmod(index, self._gridding.length)
+        if place not in self._waiting:
+            n_projections = len(self._of(self._gridding.blocks[place]))
+            shape = (self.n_slices, n_projections, self.geometry.n_columns)
+            self._waiting[place] = torch.zeros(shape, device=self._gridding.device)
+        self._waiting[place][:, within] = projection
+
+    def _of(self, block: Block) -> np.ndarray:
+        """Which of a block's projections have arrived."""
+        return self.arrived[block.projections]
+
+    def _advance(self) -> None:
+        """Add the blocks that are complete and next in order."""
+        while self._n_added < len(self._gridding.blocks):
+            block = self._gridding.blocks[self._n_added]
+            if not self._of(block).all():
+                break
+            attenuation = self._waiting.get(self._n_added)
+            if attenuation is None:
+                attenuation = self._again(block)
+            for rows, state in zip(self._rows, self._states, strict=True):
+                self._gridding.add(state, block, attenuation[rows])
+            self._waiting.pop(self._n_added, None)
+            self._n_added += 1
+
+    def _again(self, block: Block) -> torch.Tensor:
+        """Attenuation of a block that was added before, from what is retained."""
+        first, stop = block.projections.start, block.projections.stop
+        assert self._retained is not None  # replace() saw to that
+        attenuation = self._retained(block.projections).clone()
+        shape = (self.n_slices, stop - first, self.geometry.n_columns)
+        if tuple(attenuation.shape) != shape or not torch.isfinite(attenuation).all():
+            raise ReconstructionError(
+                f"projections {first} to {stop - 1}: expected finite attenuation of shape (slice, "
+                f"projection, column) = {shape} from what is retained, got shape "
+                f"{tuple(attenuation.shape)}, not all of it finite or of that shape"
+            )
+        for index, projection in self._superseding.items():
+            if first <= index < stop:
+                attenuation[:, index - first] = projection
+        return attenuation
