@@ -5,14 +5,20 @@ Each pixel sums the filtered projections at the point where it falls on the dete
 than `gridrec`, and free of a Fourier grid's approximations: the reference to check it against.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 from torch.nn import functional as F
 
-from ..config import FilterName
 from ..geometry import ScanGeometry
 from .checks import check_attenuation
 from .filters import apply_response, filter_response, transform_size
 from .kernel import slice_origin
+
+if TYPE_CHECKING:  # reconstruction needs numpy and torch only, and this needs pydantic
+    from ..config import FilterName
 
 # Filtered projections are sampled this many times finer before the linear interpolation.
 _UPSAMPLING = 4

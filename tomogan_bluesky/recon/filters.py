@@ -4,12 +4,17 @@ Enters: the name of a filter and the length of a discrete Fourier transform. Lea
 response at the transform's non-negative frequencies.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 
-from ..config import FilterName
+if TYPE_CHECKING:  # reconstruction needs numpy and torch only, and this needs pydantic
+    from ..config import FilterName
+
 
 # Windows as functions of f, in cycles per column from 0 to 0.5 (the Nyquist frequency). hann and
 # hamming are TomoPy's with filter_par=[1.0], which makes them fall until Nyquist; TomoPy's default

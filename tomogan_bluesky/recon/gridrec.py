@@ -10,17 +10,22 @@ them. So a sum runs over the projections in their order however they are cut int
 `incremental` comes to the same bits.
 """
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional as F
 
-from ..config import FilterName
 from ..geometry import ScanGeometry
 from .checks import check_attenuation
 from .filters import apply_response, filter_response
 from .kernel import FourierGrid
+
+if TYPE_CHECKING:  # reconstruction needs numpy and torch only, and this needs pydantic
+    from ..config import FilterName
 
 BATCH = {"cpu": 8, "cuda": 32}
 """Slices that go through at once: on a processor, a row of the grid is then one cache line."""

@@ -6,18 +6,23 @@ the bit. What has arrived is kept in Fourier space, where what is left to do in 
 inverse transform a slice.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from ..config import FilterName
 from ..errors import ReconstructionError
 from ..geometry import ScanGeometry
 from .checks import first_not_finite
 from .filters import transform_size
 from .gridrec import BATCH, Block, Gridding
+
+if TYPE_CHECKING:  # reconstruction needs numpy and torch only, and this needs pydantic
+    from ..config import FilterName
 
 Retained = Callable[[slice], torch.Tensor]
 """Attenuation (slice, projection, column) of consecutive projections that have arrived before."""
