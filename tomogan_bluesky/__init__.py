@@ -12,7 +12,7 @@ from ._version import __version__
 _HOME = {
     "TomoGANCallback": ".callback",
     "RunReport": ".callback",
-    "replay": ".replay",
+    "replay": ".replaying",  # not named like its function, which it would hide
     "train": ".training.trainer",
     "export_model": ".models.artifact",
     "ScanConfig": ".config",

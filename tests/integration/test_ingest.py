@@ -17,11 +17,11 @@ from scan_files import (
     write_tiff_folder,
 )
 
-from tomogan_bluesky.callback import TomoGANCallback
+from tomogan_bluesky import TomoGANCallback, replay
 from tomogan_bluesky.cli import main
 from tomogan_bluesky.config import PublishingConfig
 from tomogan_bluesky.publish.catalog import find_run
-from tomogan_bluesky.replay import replay
+from tomogan_bluesky import replay
 
 DATASETS = {"primary": "data", "flat": "data_white", "dark": "data_dark"}
 

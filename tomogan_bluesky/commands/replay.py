@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     from ..models.artifact import DEFAULT_MODEL
     from ..publish.catalog import find_run
     from ..publish.server import serve_catalog
-    from ..replay import replay
+    from ..replaying import replay
 
     try:
         scan = ScanConfig(rows=args.rows)

@@ -94,6 +94,12 @@ class Angles:
             missing = (0.0, np.nan)
             return np.array([self._of_point.get(n, missing)[1] for n in numbers])
         if self._monitored:
+            if len(times) > 1 and len(set(times)) == 1:
+                raise AnglesError(
+                    "expected a time for each projection, to interpolate the monitored angle at, "
+                    "got one time for all; name the data key with the frames' times in "
+                    "scan.frame_time_key"
+                )
             readings = np.array(sorted(self._monitored))
             return np.interp(times, readings[:, 0], readings[:, 1])
         if keys := self._start_keys():

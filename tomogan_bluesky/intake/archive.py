@@ -26,16 +26,17 @@ class CatalogFrames:
     Parameters
     ----------
     array : array client of Tiled
-        Of shape (frame, row, column), or with axes of 1 between.
+        Of shape (point, row, column), or with axes between for the frames of a point.
+
+    Attributes
+    ----------
+    frames_a_point : int
     """
 
     def __init__(self, array: Any) -> None:
         self._array = array
         self._shape = tuple(array.shape)
-        if any(n != 1 for n in self._shape[1:-2]):
-            raise IntakeError(
-                f"expected an archived array of (frame, row, column), got shape {self._shape}"
-            )
+        self.frames_a_point = int(np.prod(self._shape[1:-2], dtype=int))
 
     @property
     def dtype(self) -> np.dtype:
@@ -46,23 +47,27 @@ class CatalogFrames:
         return self._shape[1:][-2:]
 
     def count(self, at_least: int) -> int:
-        return self._shape[0]
+        return self._shape[0] * self.frames_a_point
 
     def read(self, indices: slice | list[int], rows: slice) -> np.ndarray:
-        axes_of_one = (0,) * (len(self._shape) - 3)
         first, last = (
             (indices.start, indices.stop)
             if isinstance(indices, slice)
             else (min(indices), max(indices) + 1)
         )
+        n = self.frames_a_point
+        points = slice(first // n, -(-last // n))
+        between = (slice(None),) * (len(self._shape) - 3)
         try:
-            block = np.asarray(self._array[(slice(first, last), *axes_of_one, rows)])
+            block = np.asarray(self._array[(points, *between, rows)])
         except Exception as error:  # whatever a server or the way to it may do
             raise AssetError(
                 f"expected frames {first} to {last - 1} from the catalog, got "
                 f"{type(error).__name__}: {error}; can the server read the run's files?"
             ) from error
-        return block if isinstance(indices, slice) else block[np.asarray(indices) - first]
+        frames = block.reshape(-1, *block.shape[-2:])
+        wanted = np.arange(first, last) if isinstance(indices, slice) else np.asarray(indices)
+        return frames[wanted - points.start * n]
 
     def close(self) -> None:
         """The catalog's client is somebody else's."""
@@ -134,7 +139,7 @@ class _Stream:
     def _count(self) -> int:
         lengths = {name: len(values) for name, values in self._columns.items()}
         for name, frames in self._frames.items():
-            lengths[name] = frames.count(0)
+            lengths[name] = frames.count(0) // frames.frames_a_point
         if len(set(lengths.values())) > 1:
             raise IntakeError(
                 f"stream {self.descriptor['name']!r}: expected as many frames as points, got "
@@ -152,7 +157,8 @@ class _Stream:
         times = [float(t) for t in columns.pop("time", count)]
         data: dict[str, list[Any]] = {name: values.tolist() for name, values in columns.items()}
         for name, frames in self._frames.items():
-            data[name] = [StoredFrame(frames, i) for i in count]
+            n = frames.frames_a_point
+            data[name] = [[StoredFrame(frames, i * n + k) for k in range(n)] for i in count]
         return {
             "uid": [f"{self.descriptor['uid']}/{n}" for n in count],
             "descriptor": self.descriptor["uid"],

@@ -20,6 +20,13 @@ from .uris import path_of
 
 _POLL_S = 0.02
 
+# Where areaDetector's file plugin writes the time of each frame, and when its clock starts (1990).
+_EPICS_TIMES = (
+    "/entry/instrument/NDAttributes/NDArrayEpicsTSSec",
+    "/entry/instrument/NDAttributes/NDArrayEpicsTSnSec",
+)
+_EPICS_EPOCH = 631_152_000
+
 
 class FrameSource(Protocol):
     """A stack of frames somewhere, each identified by its index.
@@ -144,6 +151,19 @@ class Hdf5Frames:
                 f"{self._path}: expected to read frames from {self._name!r}, got: {error}; the "
                 "file is truncated or its disk fails"
             ) from error
+
+    def times(self, indices: slice) -> np.ndarray | None:
+        """What areaDetector writes of the time of each frame, seconds since 1970."""
+        self.count(indices.stop)
+        file = self._dataset().file
+        if not all(name in file for name in _EPICS_TIMES):
+            return None
+        parts = [file[name] for name in _EPICS_TIMES]
+        for part in parts:
+            with suppress(OSError):
+                part.id.refresh()
+        seconds, nanoseconds = (part[indices].astype(np.float64) for part in parts)
+        return seconds + nanoseconds * 1e-9 + _EPICS_EPOCH
 
     def close(self) -> None:
         if self._file is not None:
@@ -296,6 +316,11 @@ class Assets:
     def frames_a_point(self, uid: str) -> int:
         """Frames that a datum of a `resource` stands for."""
         return int(self._documents[uid].get("resource_kwargs", {}).get("frame_per_point", 1))
+
+    def frame_times(self, uid: str, indices: slice) -> np.ndarray | None:
+        """When frames of an area detector file were taken, seconds since 1970; None: not said."""
+        source = self.source(uid)
+        return source.times(indices) if isinstance(source, Hdf5Frames) else None
 
     def source(self, uid: str) -> FrameSource:
         """The frames of a resource.

@@ -187,7 +187,7 @@ class ScanDocuments(DocumentRouter):
                 np.broadcast_to(values, (n,)) if values.size == 1 else values
             ):
                 self.angles.at_point(first + i, doc["time"], float(value) * plan.radians_per_unit)
-        times = np.ravel(data.get(self._config.frame_time_key, doc["time"]))
+        times = self._times(doc, plan, n)
         for i, (index, pixels) in enumerate(frames):
             when = float(times[i] if len(times) == n else times[0])
             self._on_frame(Frame(plan.kind, first + i, when, pixels, index))
@@ -250,6 +250,20 @@ class ScanDocuments(DocumentRouter):
                 unit = radians_per_unit(key, units, self._config)
                 self._monitors[descriptor["uid"]] = (key, unit)
 
+    def _times(self, event: Mapping[str, Any], plan: _Plan, n: int) -> np.ndarray:
+        """When the frames of an event were taken: one time for each, or one for all."""
+        data = event["data"]
+        if self._config.frame_time_key in data:
+            return np.ravel(data[self._config.frame_time_key])
+        value = data.get(plan.image_key)
+        if n > 1 and isinstance(value, str):
+            resource, kwargs = self._datums[value]
+            first = int(kwargs.get("point_number", 0)) * n
+            times = self._assets.frame_times(resource, slice(first, first + n))
+            if times is not None:
+                return times
+        return np.ravel(event["time"])
+
     def _frames_in(self, value: Any, plan: _Plan) -> list[tuple[int, np.ndarray | StoredFrame]]:
         """The frames of one point, each with its index in its file."""
         if isinstance(value, str):
@@ -257,8 +271,8 @@ class ScanDocuments(DocumentRouter):
             source, n = self._assets.source(resource), self._assets.frames_a_point(resource)
             first = int(kwargs.get("point_number", 0)) * n
             return [(first + i, StoredFrame(source, first + i)) for i in range(n)]
-        if isinstance(value, StoredFrame):
-            return [(value.index, value)]
+        if isinstance(value, list) and value and isinstance(value[0], StoredFrame):
+            return [(frame.index, frame) for frame in value]
         if isinstance(value, np.ndarray):
             pixels = value.view()  # ours to reshape; the pixels stay the caller's
         else:  # exported documents hold nested lists

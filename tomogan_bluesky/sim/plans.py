@@ -59,16 +59,18 @@ def tomo_scan(
     """
     start = _start("tomo_scan", camera, rotation, angles_deg, n_darks, n_flats, dark_flat_run, md)
 
-    @bpp.stage_decorator([camera])
+    def points() -> Plan:
+        for angle in angles_deg:
+            yield from bps.checkpoint()
+            yield from bps.mv(rotation, angle)
+            yield from bps.trigger_and_read([camera, rotation], name="primary")
+
     @bpp.run_decorator(md=start)
     def scan() -> Plan:
         if dark_flat_run is None:
             yield from _references(camera, shutter, sample, n_darks, n_flats)
         yield from bps.mv(shutter, "open", sample, "in")
-        for angle in angles_deg:
-            yield from bps.checkpoint()
-            yield from bps.mv(rotation, angle)
-            yield from bps.trigger_and_read([camera, rotation], name="primary")
+        yield from bpp.stage_wrapper(points(), [camera])
         yield from _references(camera, shutter, sample, 0, n_flats_after)
         yield from bps.mv(shutter, "closed", sample, "out")
 
@@ -101,7 +103,6 @@ def dark_flat(
         **(md or {}),
     }
 
-    @bpp.stage_decorator([camera])
     @bpp.run_decorator(md=start)
     def references() -> Plan:
         yield from _references(camera, shutter, sample, n_darks, n_flats)
@@ -358,8 +359,13 @@ def _start(
 
 
 def _references(camera: Any, shutter: Any, sample: Any, n_darks: int, n_flats: int) -> Plan:
+    """Darks and flats, staged apart: each stream has a file of its own, as archives expect."""
+
+    def burst(stream: str, n: int) -> Plan:
+        for _ in range(n):
+            yield from bps.trigger_and_read([camera], name=stream)
+
     for stream, n, beam in (("dark", n_darks, "closed"), ("flat", n_flats, "open")):
         if n:
             yield from bps.mv(shutter, beam, sample, "out")
-        for _ in range(n):
-            yield from bps.trigger_and_read([camera], name=stream)
+            yield from bpp.stage_wrapper(burst(stream, n), [camera])
