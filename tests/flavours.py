@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +157,31 @@ def _fxi(RE: RunEngine, folder: Path) -> None:
     RE(sweep(b, camera, moving.rotation))
 
 
+_iocs = count()
+
+
+@contextmanager
+def epics(b):
+    """The devices of an IOC that sees what a beamline sees."""
+    from caproto.threading.pyepics_compat import PV
+
+    from tomogan_bluesky.sim.epics import EpicsBeamline, running_ioc
+
+    # A client remembers names, and does not search for them again: each IOC has names of its own.
+    with running_ioc(b.shots, prefix=f"SIM{next(_iocs)}:") as prefix:
+        try:
+            yield EpicsBeamline(prefix)
+        finally:  # or the client would go on to search for an IOC that is no more
+            for circuit in list(PV.default_context().circuit_managers.values()):
+                circuit.disconnect()
+
+
+def _ioc(RE: RunEngine, folder: Path) -> None:
+    """EPICS devices of an IOC in a process of its own, over Channel Access."""
+    with epics(beamline()) as devices:
+        RE(step(devices))
+
+
 FLAVOURS: dict[str, Callable[[RunEngine, Path], None]] = {
     "events": _events,
     "area_detector": _area_detector,
@@ -165,6 +191,7 @@ FLAVOURS: dict[str, Callable[[RunEngine, Path], None]] = {
     "async_fly_start_angles": _async_fly_start_angles,
     "hex": _hex,
     "fxi": _fxi,
+    "ioc": _ioc,
 }
 
 
