@@ -21,9 +21,7 @@ from tiled.client.utils import handle_error
 from ..errors import BackendUnavailableError, PublishError
 from ..intake.uris import file_uri
 from .explain import explain_connection, explain_request
-
-READABLE_PATH = "/custom/readable"
-"""Where a folder is made readable by a POST of ``{"folder": …}``, with the key."""
+from .routes import READABLE_PATH
 
 # Seconds that another process, which has locked the folder, is given to start its server.
 _START_WITHIN = 60.0

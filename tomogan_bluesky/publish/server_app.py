@@ -21,7 +21,7 @@ from tiled.server.settings import get_settings
 from tiled.storage import FileStorage
 
 from ..errors import PublishError
-from .server import READABLE_PATH
+from .routes import READABLE_PATH
 
 # Tiled prints its version at each start, through a handler of its own.
 logging.getLogger("tiled.server.app").setLevel(logging.WARNING)
