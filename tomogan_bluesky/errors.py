@@ -60,3 +60,7 @@ class PublishError(TomoGANError, OSError):
 
 class TrainingError(TomoGANError, RuntimeError):
     """A training diverged, or its checkpoint does not fit."""
+
+
+class NoScansError(TomoGANError, LookupError):
+    """No scan of a catalog answers a query."""

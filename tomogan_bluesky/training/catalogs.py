@@ -1,0 +1,295 @@
+"""Scans of a catalog, to learn from.
+
+Enter: a Databroker or Tiled catalog and a query. Leave: reconstructed scans, read by the same
+intake and reconstructed by the same pipeline as live ones. What was found and
+cannot be used is listed with its reason.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from tiled.queries import Comparison, Eq
+
+from ..config import ReconstructionConfig, ScanConfig
+from ..errors import MissingFramesError, NoScansError, TomoGANError
+from ..geometry import ScanGeometry
+from ..intake.archive import documents
+from ..intake.documents import ScanDocuments
+from ..intake.sinogram import FrameStore
+from ..pipeline import Fields, SlabPipeline, find_rotation_centre
+from ..publish.documents import is_derived
+from ..reference_runs import ReferenceRuns
+
+logger = logging.getLogger(__name__)
+
+DOSE_KEY = "dose"
+"""Start key of the dose, as a fraction of the full one."""
+
+# Where beamlines write the name of a sample.
+_SAMPLE_KEYS = ("sample.name", "sample_name", "sample")
+
+_LOOKED_AT = 200  # runs of which a message says what they are
+
+
+class ScanQuery(BaseModel):
+    """Which raw runs of a catalog are wanted: those that answer all that is asked."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sample: str | None = None
+    """Name of the sample."""
+    plan_name: str | None = None
+    dose: float | None = None
+    """Fraction of the full dose; of pairs that of the low-dose scan."""
+    since: datetime | None = None
+    until: datetime | None = None
+    """Not included."""
+    where: Mapping[str, str | int | float | bool] = {}
+    """Values of any other keys of the start document, such as ``{"technique": "tomography"}``."""
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A run that was found and is not used, and why."""
+
+    uid: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class CatalogScan:
+    """A reconstructed scan.
+
+    Attributes
+    ----------
+    start : mapping
+        Start document of its run.
+    slices : torch.Tensor, float32, shape (slice, y, x)
+        In 1/pixel, on the CPU.
+    rotation_centre : float
+        In pixels.
+    """
+
+    start: Mapping[str, Any]
+    slices: torch.Tensor
+    rotation_centre: float
+
+
+class ScanReader:
+    """Reads and reconstructs the scans of a catalog.
+
+    Parameters
+    ----------
+    catalog : Tiled client
+        As `databroker.catalog[...]`, `databroker.from_profile` and `tiled.client` give it.
+    scan : ScanConfig, optional
+    reconstruction : ReconstructionConfig, optional
+    device : str
+        Where scans are reconstructed.
+    """
+
+    def __init__(
+        self,
+        catalog: Any,
+        scan: ScanConfig | None = None,
+        reconstruction: ReconstructionConfig | None = None,
+        device: str = "cpu",
+    ) -> None:
+        self.catalog = catalog
+        self._scan = scan or ScanConfig()
+        self._reconstruction = reconstruction or ReconstructionConfig()
+        self._device = device
+        self._references = ReferenceRuns(self._scan, self._find_run)
+
+    def read(self, run: Any, rotation_centre: float | None = None) -> CatalogScan:
+        """Read and reconstruct one run.
+
+        Parameters
+        ----------
+        run : BlueskyRun
+        rotation_centre : float, optional
+            None: that of the configuration, else found.
+
+        Raises
+        ------
+        TomoGANError
+            No finished tomography scan, or one that cannot be read or reconstructed.
+        """
+        store = FrameStore(self._scan)
+        reader = ScanDocuments(self._scan, store.add, store.expect_shape)
+        try:
+            for name, doc in _documents(run):
+                reader(name, doc)
+            return self._reconstructed(reader, store, rotation_centre)
+        finally:
+            reader.close()
+
+    def _reconstructed(
+        self, reader: ScanDocuments, store: FrameStore, rotation_centre: float | None
+    ) -> CatalogScan:
+        start, config = reader.start_doc, self._reconstruction
+        if (status := reader.stop_doc.get("exit_status")) != "success":
+            raise MissingFramesError(f"expected a scan that was finished, got one of {status!r}")
+        if not reader.is_tomography:
+            raise MissingFramesError("expected a tomography scan, got a run that is none")
+        key = self._scan.references_run_key
+        elsewhere = self._references.get(start[key]) if key and key in start else None
+        scan = store.scan(reader.angles, reader.declared_projections, elsewhere)
+        references = scan.references
+        fields = Fields(references.dark, references.flats, references.weights_at(scan.times))
+        centre = config.rotation_centre if rotation_centre is None else rotation_centre
+        if centre is None:
+            centre = find_rotation_centre(
+                scan.read, scan.theta, fields, config.minimum_transmission
+            )
+        _, n_rows, n_columns = scan.shape
+        geometry = ScanGeometry(scan.theta, centre, n_columns)
+        pipeline = SlabPipeline(geometry, config, None, fields, self._device)
+        slabs = scan.slabs(self._scan.rows or (0, n_rows), config.slab_rows)
+        slices = [pipeline.reconstruct(row, frames)[0].cpu() for row, frames in slabs]
+        return CatalogScan(start, torch.cat(slices), centre)
+
+    def _find_run(self, uid: str) -> Any:
+        found = list(self.catalog.search(Eq("start.uid", uid)).values())
+        return found[0] if found else None
+
+
+def find_runs(catalog: Any, query: ScanQuery, any_dose: bool = False) -> list[Any]:
+    """The raw runs that answer a query, in the order of their time.
+
+    Parameters
+    ----------
+    catalog : Tiled client
+    query : ScanQuery
+    any_dose : bool
+        Whatever dose the query asks for.
+
+    Raises
+    ------
+    NoScansError
+        There are none, or nothing was asked. Says what the catalog holds.
+    """
+    if query == ScanQuery():
+        raise NoScansError(
+            "expected a query of some sample, plan, dose, time or other start key, got an empty "
+            f"one; {_holdings(catalog)}"
+        )
+    dose = None if any_dose else query.dose
+    wanted = {"plan_name": query.plan_name, DOSE_KEY: dose, **query.where}
+    found = catalog
+    for key, value in wanted.items():
+        if value is not None:
+            found = found.search(Eq(f"start.{key}", value))
+    if query.since is not None:
+        found = found.search(Comparison("ge", "start.time", query.since.timestamp()))
+    if query.until is not None:
+        found = found.search(Comparison("lt", "start.time", query.until.timestamp()))
+    searches = [found]
+    if query.sample is not None:
+        searches = [found.search(Eq(f"start.{key}", query.sample)) for key in _SAMPLE_KEYS]
+    runs = {start_of(run)["uid"]: run for search in searches for run in search.values()}
+    raw = [run for run in runs.values() if not is_derived(start_of(run))]
+    if not raw:
+        asked = query.model_dump(mode="json", exclude_defaults=True)
+        raise NoScansError(
+            f"expected raw runs of {', '.join(f'{k} {v!r}' for k, v in asked.items())}, got none; "
+            f"{_holdings(catalog)}"
+        )
+    return sorted(raw, key=lambda run: start_of(run)["time"])
+
+
+class Scans:
+    """Scans one after another, each read and reconstructed when it is its turn.
+
+    Attributes
+    ----------
+    rejected : list of Rejection
+        Complete once all scans were taken.
+    """
+
+    def __init__(self, reader: ScanReader, runs: Sequence[Any]) -> None:
+        self._reader = reader
+        self._runs = runs
+        self.rejected: list[Rejection] = []
+
+    def __iter__(self) -> Iterator[CatalogScan]:
+        self.rejected = []
+        for run in self._runs:
+            try:
+                scan = self._reader.read(run)
+            except TomoGANError as error:
+                self.rejected.append(reject(run, str(error)))
+                continue
+            yield scan
+
+
+def scans(reader: ScanReader, query: ScanQuery) -> Scans:
+    """The scans of a catalog that answer a query.
+
+    Raises
+    ------
+    NoScansError
+        See `find_runs`.
+    """
+    return Scans(reader, find_runs(reader.catalog, query))
+
+
+def _documents(run: Any) -> Iterator[tuple[str, Any]]:
+    """The documents of a run, whatever keeps them."""
+    if any(spec.name == "BlueskyRun" and spec.version.startswith("3") for spec in run.specs):
+        yield from documents(run)
+        return
+    # A catalog on MongoDB keeps the documents as they were recorded.
+    name = ""
+    for name, doc in run.documents():
+        yield name, dict(doc)
+    if name != "stop":
+        yield "stop", {"run_start": uid_of(run), "exit_status": "abort"}
+
+
+def reject(run: Any, reason: str) -> Rejection:
+    """Say that a run is not used."""
+    logger.warning("run %s is left out of the training: %s", uid_of(run), reason)
+    return Rejection(uid_of(run), reason)
+
+
+def start_of(run: Any) -> Mapping[str, Any]:
+    """Start document of a run."""
+    start: Mapping[str, Any] = run.metadata["start"]
+    return start
+
+
+def uid_of(run: Any) -> str:
+    """Uid of a run."""
+    return str(start_of(run)["uid"])
+
+
+def _holdings(catalog: Any) -> str:
+    """What a catalog holds, for a message."""
+    starts = [
+        start for run in catalog.values().tail(_LOOKED_AT) if not is_derived(start := start_of(run))
+    ]
+    if not starts:
+        return "the catalog holds no raw runs"
+    times = [datetime.fromtimestamp(start["time"]).isoformat(" ", "minutes") for start in starts]
+
+    def values(key: str) -> str:
+        found = sorted({str(start[key]) for start in starts if key in start})
+        return ", ".join(found) or "none named"
+
+    samples = sorted({name for start in starts if (name := _sample(start))})
+    return (
+        f"the catalog's newest {len(starts)} raw runs are from {min(times)} to {max(times)}; "
+        f"samples: {', '.join(samples) or 'none named'}; plans: {values('plan_name')}; "
+        f"doses: {values(DOSE_KEY)}"
+    )
+
+
+def _sample(start: Mapping[str, Any]) -> str:
+    sample = start.get("sample", start.get("sample_name"))
+    return str(sample.get("name", "") if isinstance(sample, Mapping) else sample or "")
