@@ -21,7 +21,6 @@ from tomogan_bluesky import TomoGANCallback, replay
 from tomogan_bluesky.cli import main
 from tomogan_bluesky.config import PublishingConfig
 from tomogan_bluesky.publish.catalog import find_run
-from tomogan_bluesky import replay
 
 DATASETS = {"primary": "data", "flat": "data_white", "dark": "data_dark"}
 
