@@ -10,7 +10,7 @@ import numpy as np
 from bluesky.run_engine import call_in_bluesky_event_loop
 from ophyd_async.core import StaticPathProvider, UUIDFilenameProvider, soft_signal_rw
 
-from .async_detectors import AsyncCamera, AsyncEncoder
+from .async_detectors import ANGLES, AsyncCamera, AsyncEncoder
 from .async_rotation import AsyncRotation, Pulse
 from .exposure import Shots
 
@@ -27,6 +27,8 @@ class AsyncBeamline:
         What the camera sees.
     folder : Path
         For the files of camera and encoder.
+    angle_dataset : str
+        What the encoder calls the angle; a data key of the documents.
 
     Attributes
     ----------
@@ -34,7 +36,7 @@ class AsyncBeamline:
         The shutter is "open" or "closed", the sample "in" or "out".
     """
 
-    def __init__(self, shots: Shots, folder: Path) -> None:
+    def __init__(self, shots: Shots, folder: Path, angle_dataset: str = ANGLES) -> None:
         self.shots = shots
         paths = StaticPathProvider(UUIDFilenameProvider(), folder.absolute())
         exposure = shots.exposure
@@ -42,7 +44,7 @@ class AsyncBeamline:
             exposure.index_of, float(exposure.angles_deg[0]), name="rotation"
         )
         self.camera = AsyncCamera(self, paths, name="camera")
-        self.encoder = AsyncEncoder(paths, name="encoder")
+        self.encoder = AsyncEncoder(paths, angle_dataset, name="encoder")
         self.shutter = soft_signal_rw(str, "closed", name="shutter")
         self.sample = soft_signal_rw(str, "out", name="sample")
         self.rotation.listeners += [self.camera.on_pulse, self.encoder.on_pulse]

@@ -78,17 +78,17 @@ class AsyncCamera(StandardDetector):
 
 
 class AsyncEncoder(StandardDetector):
-    """A box that writes the angle of each pulse into a dataset `Angle`, the manner of PandA.
-
-    The data key is `Angle` too, and has no units.
+    """A box that writes the angle of each pulse into a file, as PandA does.
 
     Parameters
     ----------
     paths : PathProvider
+    dataset : str
+        In the file; it is the data key too, which has no units.
     name : str
     """
 
-    def __init__(self, paths: PathProvider, name: str = "") -> None:
+    def __init__(self, paths: PathProvider, dataset: str = ANGLES, name: str = "") -> None:
         async def take(pulse: Pulse | None) -> Taken:
             assert pulse is not None  # there is no other trigger
             return pulse.angle_deg
@@ -98,7 +98,7 @@ class AsyncEncoder(StandardDetector):
         self.add_detector_logics(
             _EncoderTriggers(recorder),
             _Acquiring(recorder),
-            _Writing(recorder, paths, f"/{ANGLES}", (), "<f8", data_key=ANGLES),
+            _Writing(recorder, paths, f"/{dataset}", (), "<f8", data_key=dataset),
         )
         super().__init__(name=name)
 

@@ -12,7 +12,7 @@ from tomogan_bluesky import PublishingConfig, ScanConfig, TomoGANCallback
 
 tomogan = TomoGANCallback(
     os.environ.get("TILED_URI", "tomogan"),
-    scan=ScanConfig(image_key="camera", angle_key="rotation", angle_units="deg"),
+    scan=ScanConfig(angle_key="rotation", angle_units="deg"),
     # A folder that the Tiled server can read; without it the slices travel inside the documents.
     publishing=PublishingConfig(directory=Path(os.environ["TOMOGAN_VOLUMES"]))
     if "TOMOGAN_VOLUMES" in os.environ
