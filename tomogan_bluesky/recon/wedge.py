@@ -82,13 +82,9 @@ def _half_turn(sinogram: torch.Tensor, theta: np.ndarray) -> torch.Tensor:
     """Projections evenly over [first, first + half a turn), at most `_MOST_ANGLES` or twice."""
     order = np.argsort(theta, kind="stable")
     angles = theta[order] - theta.min()
-    # To within a hundredth of a step, half a turn after the first is the first again, mirrored.
-    n_steps = int((angles < np.pi).sum())
-    order, angles = order[:n_steps], angles[:n_steps]
+    inside = angles < np.pi - 1e-6
+    order, angles = order[inside], angles[inside]
     steps = np.diff(np.append(angles, np.pi))
-    if n_steps and steps[-1] < 0.01 * np.median(steps):
-        order, angles = order[:-1], angles[:-1]
-        steps = np.diff(np.append(angles, np.pi))
     if len(order) < 8 or steps.max() > max(2.01 * np.median(steps), _LARGEST_GAP):
         widest = np.rad2deg(steps.max()) if len(steps) else 180.0
         raise RotationCentreError(

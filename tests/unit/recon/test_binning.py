@@ -71,8 +71,8 @@ def test_stitching_gives_the_scan_of_a_wider_detector(centre, n_angles, make_blo
     assert geometry.n_columns == int(2 * max(centre, 95 - centre)) + 1
     wanted = blobs.sinogram(geometry)
     # Interpolation between columns costs a little.
-    atol = 1e-5 if float(2 * centre).is_integer() else 0.05 * float(wanted.max())
-    torch.testing.assert_close(stitched, wanted, rtol=1e-5, atol=atol)
+    error = 1e-5 if float(2 * centre).is_integer() else 5e-3
+    assert (stitched - wanted).norm() < error * wanted.norm()
 
 
 @pytest.mark.parametrize("centre", [0, 9.5, 24.0, 30.5, 40, 49])

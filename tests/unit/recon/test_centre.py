@@ -171,6 +171,18 @@ def test_missing_projections_do_not_move_the_wedge(scan):
     assert centre_by_wedge(scan(90.0, theta), theta) == pytest.approx(90.0, abs=0.2)
 
 
+def test_uneven_angles_do_not_move_the_wedge(scan):
+    even = np.arange(120) / 120
+    theta = np.pi * (even + 0.1 * np.sin(2 * np.pi * even))
+    assert centre_by_wedge(scan(90.0, theta), theta) == pytest.approx(90.0, abs=0.1)
+
+
+def test_uneven_air_does_not_move_the_centroid(scan):
+    background = torch.linspace(-0.002, 0.004, 160)
+    found = centre_by_centroid(scan(64.0) + background, HALF_TURN)
+    assert found == pytest.approx(64.0, abs=0.1)
+
+
 def test_an_axis_that_moves_is_flagged(scan):
     sinograms = scan(75.0)
     sinograms[:, 5:115] = scan(81.0)[:, 5:115]

@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,13 @@ from tomogan_bluesky.recon.stripes import remove_all_stripes, remove_stripes_by_
 from tomogan_bluesky.recon.wavelets import remove_stripes_by_wavelets, wavelet_filters
 
 METHODS = [remove_stripes_by_sorting, remove_stripes_by_wavelets, remove_all_stripes]
+
+
+@pytest.fixture(scope="module")
+def tomopy():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TomoPy warns of optional libraries when imported
+        return pytest.importorskip("tomopy", reason="TomoPy is not importable")
 
 
 @pytest.fixture
@@ -89,6 +98,18 @@ def test_all_is_tomopys_but_for_equal_counts(striped, reference):
     wanted = reference["stripe_remove_all_stripe"]
     np.testing.assert_allclose(np.sort(got, 0), np.sort(wanted, 0), atol=1e-5)
     assert np.linalg.norm(got - wanted) < 5e-4 * np.linalg.norm(wanted)
+
+
+@pytest.mark.parametrize("la_size", [31, 12])
+def test_all_is_tomopys_where_no_values_are_equal(la_size, blurred, tomopy):
+    """Dead columns inside and at both edges, of which those at the edges stay."""
+    sinogram = blurred[1].clone()
+    dead = [0, 50, 51, 130, 199]
+    sinogram[0, :, dead] = torch.rand(180, 5, generator=torch.Generator().manual_seed(0)) * 3
+    got = remove_all_stripes(sinogram, la_size=la_size, sm_size=5)
+    theirs = sinogram.permute(1, 0, 2).numpy().copy()
+    wanted = tomopy.remove_all_stripe(theirs, la_size=la_size, sm_size=5, ncore=1)
+    np.testing.assert_allclose(got[0], wanted[:, 0], atol=1e-5)
 
 
 def test_wavelets_are_tomopys(striped, reference):
