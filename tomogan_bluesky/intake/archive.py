@@ -79,7 +79,8 @@ def documents(run: Any, progress: Progress | None = None) -> Iterator[tuple[str,
     Parameters
     ----------
     run : BlueskyRun
-        From a Tiled catalog; layout 3.
+        From a Tiled catalog. One on MongoDB keeps the documents as they were recorded, and gives
+        them out as they are.
     progress : callable, optional
         Called with the points so far and the points in all.
 
@@ -95,6 +96,9 @@ def documents(run: Any, progress: Progress | None = None) -> Iterator[tuple[str,
     IntakeError
         A run whose arrays and events do not belong together.
     """
+    if not any(s.name == "BlueskyRun" and s.version.startswith("3") for s in run.specs):
+        yield from _as_recorded(run)
+        return
     start = dict(run.metadata["start"])
     # Tiled keeps them at the node; what is derived must not be more public than the run.
     if tags := getattr(run, "access_tags", None):
@@ -112,6 +116,15 @@ def documents(run: Any, progress: Progress | None = None) -> Iterator[tuple[str,
             if progress is not None:
                 progress(done, total)
     yield "stop", dict(run.metadata.get("stop") or _stop_for(start))
+
+
+def _as_recorded(run: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The documents that a catalog keeps, with a stop document in any case."""
+    name = ""
+    for name, doc in run.documents():
+        yield name, dict(doc)
+    if name != "stop":
+        yield "stop", _stop_for(run.metadata["start"])
 
 
 class _Stream:

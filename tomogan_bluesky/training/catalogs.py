@@ -123,7 +123,7 @@ class ScanReader:
         store = FrameStore(self._scan)
         reader = ScanDocuments(self._scan, store.add, store.expect_shape)
         try:
-            for name, doc in _documents(run):
+            for name, doc in documents(run):
                 reader(name, doc)
             return self._reconstructed(reader, store, rotation_centre)
         finally:
@@ -237,19 +237,6 @@ def scans(reader: ScanReader, query: ScanQuery) -> Scans:
         See `find_runs`.
     """
     return Scans(reader, find_runs(reader.catalog, query))
-
-
-def _documents(run: Any) -> Iterator[tuple[str, Any]]:
-    """The documents of a run, whatever keeps them."""
-    if any(spec.name == "BlueskyRun" and spec.version.startswith("3") for spec in run.specs):
-        yield from documents(run)
-        return
-    # A catalog on MongoDB keeps the documents as they were recorded.
-    name = ""
-    for name, doc in run.documents():
-        yield name, dict(doc)
-    if name != "stop":
-        yield "stop", {"run_start": uid_of(run), "exit_status": "abort"}
 
 
 def reject(run: Any, reason: str) -> Rejection:
