@@ -8,7 +8,8 @@ and subtracted.
 """
 
 import math
-from functools import cache, reduce
+from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 import torch
@@ -132,8 +133,8 @@ def _slow(band: torch.Tensor, sigma: float) -> torch.Tensor:
     # takes in the end makes that the mean of both sides.
     frequency = torch.arange(n // 2 + 1, dtype=torch.float64, device=band.device)
     side = 0.5 if n % 2 == 0 else 0.0
-    sides = (torch.exp(-((frequency + s) ** 2) / (2 * sigma**2)) for s in (-side, side))
-    slow = reduce(torch.add, sides) / 2
+    below, above = (torch.exp(-((frequency + s) ** 2) / (2 * sigma**2)) for s in (-side, side))
+    slow = (below + above) / 2
     if n % 2 == 0:
         slow[-1] = math.exp(-(((n - 1) / 2) ** 2) / (2 * sigma**2))
     spectrum = torch.view_as_real(torch.fft.rfft(band.t().contiguous()))
@@ -147,10 +148,10 @@ def _split(image: torch.Tensor, taps: tuple[float, ...], axis: int) -> torch.Ten
     count = (n + n_taps - 1) // 2
     image = image.index_select(axis, reflected(n, n_taps - 1, n_taps - 1, image.device))
     phases = [_every_other(image, start, axis) for start in (0, 1)]
-    # Decomposition takes the taps in reverse. Products and sums apart: fused, their bits would
-    # depend on where in memory a value lies.
-    terms = (phases[j % 2].narrow(axis, j // 2, count) * tap for j, tap in enumerate(taps, start=1))
-    return reduce(torch.add, terms)
+    # Decomposition takes the taps in reverse.
+    return _weighted_sum(
+        (phases[j % 2].narrow(axis, j // 2, count), tap) for j, tap in enumerate(taps, start=1)
+    )
 
 
 def _join(band: torch.Tensor, taps: tuple[float, ...], axis: int) -> torch.Tensor:
@@ -158,16 +159,21 @@ def _join(band: torch.Tensor, taps: tuple[float, ...], axis: int) -> torch.Tenso
     n_taps = len(taps)
     count = band.shape[axis] - n_taps // 2 + 1
     phases = [
-        reduce(
-            torch.add,
-            (
-                band.narrow(axis, (n_taps - 2 + parity - k) // 2, count) * taps[k]
-                for k in range(parity, n_taps, 2)
-            ),
+        _weighted_sum(
+            (band.narrow(axis, (n_taps - 2 + parity - k) // 2, count), taps[k])
+            for k in range(parity, n_taps, 2)
         )
         for parity in (0, 1)
     ]
     return torch.stack(phases, dim=axis + 1).flatten(axis, axis + 1)
+
+
+def _weighted_sum(terms: Iterator[tuple[torch.Tensor, float]]) -> torch.Tensor:
+    values, weight = next(terms)
+    total = values * weight
+    for values, weight in terms:
+        total.add_(values, alpha=weight)
+    return total
 
 
 def _every_other(image: torch.Tensor, start: int, axis: int) -> torch.Tensor:

@@ -178,7 +178,7 @@ def test_uneven_angles_do_not_move_the_wedge(scan):
 
 
 def test_uneven_air_does_not_move_the_centroid(scan):
-    background = torch.linspace(-0.002, 0.004, 160)
+    background = torch.linspace(-0.005, 0.004, 160)
     found = centre_by_centroid(scan(64.0) + background, HALF_TURN)
     assert found == pytest.approx(64.0, abs=0.1)
 
