@@ -12,12 +12,8 @@ from bluesky import RunEngine
 
 from tomogan_bluesky.recon.beam import Beam
 from tomogan_bluesky.sim.beamline import SimBeamline
-from tomogan_bluesky.sim.plans import (
-    dark_flat,
-    tomo_fly_scan,
-    tomo_scan,
-    tomo_sweep_scan,
-)
+from tomogan_bluesky.sim.fly_plans import tomo_fly_scan, tomo_sweep_scan
+from tomogan_bluesky.sim.plans import dark_flat, tomo_scan
 
 ROWS, COLUMNS = 3, 32
 ANGLES_DEG = np.linspace(0.0, 180.0, 31)

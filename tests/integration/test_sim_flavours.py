@@ -101,7 +101,9 @@ def test_every_flavour_records_the_same_frames_while_it_runs(flavour, recorded, 
     if flavour == "hex":
         frames["primary"], angles["primary"] = frames["tomo"], angles["tomo"]
     for stream in expected:
-        np.testing.assert_array_equal(np.stack(frames[stream]), expected[stream])
+        recorded_frames = np.stack(frames[stream])
+        assert recorded_frames.dtype == np.uint16
+        np.testing.assert_array_equal(recorded_frames, expected[stream])
     if flavour == "fxi":
         times, positions = np.transpose(live.monitored)
         angles["primary"] = np.interp(live.times, times, positions)

@@ -17,7 +17,8 @@ from tomogan_bluesky.errors import ConfigurationError
 from tomogan_bluesky.sim.area_detector import SimAreaDetector
 from tomogan_bluesky.sim.async_beamline import AsyncBeamline
 from tomogan_bluesky.sim.exposure import Imperfections
-from tomogan_bluesky.sim.plans import dark_flat, paired_dose_scan, tomo_fly_scan, tomo_scan
+from tomogan_bluesky.sim.fly_plans import tomo_fly_scan
+from tomogan_bluesky.sim.plans import dark_flat, paired_dose_scan, tomo_scan
 
 
 def devices(b):

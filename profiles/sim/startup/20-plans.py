@@ -1,6 +1,6 @@
 """Plans of the simulated beamline with its devices filled in, for people and for a queue."""
 
-from tomogan_bluesky.sim import plans
+from tomogan_bluesky.sim import fly_plans, plans
 
 # ruff: noqa: F821  # the devices were made by an earlier startup file
 
@@ -21,7 +21,7 @@ def tomography_to_file(n_darks: int = 10, n_flats: int = 10):
 
 def fly_tomography(n_darks: int = 10, n_flats: int = 10, period_s: float = 0.01):
     """A fly scan: frames and angles in files."""
-    yield from plans.tomo_fly_scan(
+    yield from fly_plans.tomo_fly_scan(
         fly_camera,
         encoder,
         fly_rotation,
