@@ -13,6 +13,7 @@ CONFIG = {
     "events": ScanConfig(),
     "area_detector": ScanConfig(),
     "async_step": ScanConfig(),
+    "ioc": ScanConfig(),
     "async_fly": ScanConfig(**ENCODER),
     "async_fly_start_angles": ScanConfig(start_angles=("angles_deg",), angle_units="deg"),
     "hex": ScanConfig(references_run_key="current_dark_flat_scan_uid", **ENCODER),

@@ -9,6 +9,7 @@ import pytest
 import torch
 from bluesky import RunEngine
 from scans import ANGLES, scan_documents
+from tiled.profiles import load_profiles
 from tiled.queries import Eq
 
 from tomogan_bluesky import TomoGANCallback, replay
@@ -101,11 +102,13 @@ def replayed(client, uid, centre):
 
 
 def test_low_and_full_dose_are_matched_through_databroker(
-    catalog, client, closing, doses, sample, insert, tmp_path, monkeypatch
+    catalog, client, closing, doses, sample, insert, tmp_path, monkeypatch, request
 ):
     import databroker
 
     monkeypatch.setattr("tiled.profiles.paths", [tmp_path])  # read from TILED_PROFILES at import
+    load_profiles.cache_clear()  # another test may have looked for profiles elsewhere
+    request.addfinalizer(load_profiles.cache_clear)
     (tmp_path / "lab.yml").write_text(f"lab:\n  uri: {catalog.uri}\n")
     lonely = insert(md={"sample": sample, "paired_scan": "another", "dose": 0.25}, empty=True)
     query = ScanQuery(sample=sample)
