@@ -14,6 +14,9 @@ import os
 import sys
 import time
 
+# As the command line of the package does; read when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import numpy as np
 import torch
 
