@@ -5,6 +5,7 @@ processed.
 """
 
 import re
+import threading
 
 import numpy as np
 import pytest
@@ -170,6 +171,8 @@ def test_documents_that_are_no_documents_do_not_raise(caplog):
         for name, doc in scan_documents():
             callback(name, doc)
         assert [r.exit_status for r in callback.wait(60)] == ["success"]
+    callback("event", None)  # closed: it cannot even say whose document it refuses
+    assert "could not be taken in" in caplog.text
 
 
 def test_a_publisher_that_raises_fails_the_report_and_spares_the_others(caplog):
@@ -226,3 +229,31 @@ def test_a_slab_that_fails_is_published_as_nan_and_counted(monkeypatch):
     assert "this slab is broken" in report.reason
     slices = np.stack([doc["data"]["reconstruction"] for name, doc in derived if name == "event"])
     assert [bool(np.isnan(s).all()) for s in slices] == [False, True, False]
+
+
+def test_too_many_waiting_documents_fail_that_scan_alone_and_never_block(monkeypatch, caplog):
+    monkeypatch.setattr("tomogan_bluesky.callback._QUEUE_LIMIT", 5)
+    busy, free = threading.Event(), threading.Event()
+
+    def slow(name, doc):
+        busy.set()
+        free.wait(60)
+
+    small = {"frames": disc_frames()[:0], "md": {"num_projections": 1}, "darks": 1, "flats": 1}
+    with TomoGANCallback(slow, None) as callback:
+        for name, doc in scan_documents(**small):
+            callback(name, doc)
+        assert busy.wait(60)
+        overrun = scan_documents()
+        for name, doc in overrun:
+            callback(name, doc)
+        free.set()
+        first, second = callback.wait(60)
+        for name, doc in scan_documents(**small):
+            callback(name, doc)
+        (third,) = callback.wait(60)
+    assert second.raw_uid == overrun[0][1]["uid"]
+    assert second.exit_status == "fail"
+    assert "replay the run" in second.reason
+    assert "have to be replayed" in caplog.text
+    assert all("replay the run" not in report.reason for report in (first, third))

@@ -180,6 +180,8 @@ def test_runs_of_other_kinds_are_left_alone(scan):
 def test_our_own_runs_are_never_processed():
     derived, _ = run_through(scan_documents())
     assert run_through(derived) == ([], [])
+    # Not even one that is a complete scan by itself, as another analysis may publish.
+    assert run_through(scan_documents(md={"original_run_uid": "raw"})) == ([], [])
 
 
 def test_a_late_subscription_leaves_the_run_alone():
