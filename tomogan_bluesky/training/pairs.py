@@ -100,7 +100,7 @@ class SimulatedScans(BaseModel):
     realisations: int = 3
     doses: tuple[float, ...] | None = None
     """Dose of each realisation; None: random, uniform in its logarithm between `dose_range`."""
-    dose_range: tuple[float, float] = (0.05, 2.0)
+    dose_range: tuple[float, float] = (0.04, 5.0)
     families: tuple[str, ...] = TRAINING_FAMILIES
     filter: FilterName = "ramlak"
     seed: int = 0
