@@ -22,10 +22,10 @@ from .denoise import Denoiser
 from .engine import Engine, Progress
 from .errors import ConfigurationError
 from .models.artifact import DEFAULT_MODEL
-from .processing import RunProcessor
-from .publish.documents import is_derived
 from .publish.publishers import Publishers, Target
 from .report import RunReport
+from .routing import STRUCTURAL, Routing
+from .runs import Runs
 from .worker.thread import ThreadWorker
 
 logger = logging.getLogger(__name__)
@@ -34,21 +34,8 @@ logger = logging.getLogger(__name__)
 # is there so that a worker that hangs for hours does not take the memory of the beamline.
 _QUEUE_LIMIT = 100_000
 
-# For each kind of document, the key that leads to its run: directly, or through another document.
-_PARENT = {
-    "descriptor": "run_start",
-    "resource": "run_start",
-    "stream_resource": "run_start",
-    "stop": "run_start",
-    "event": "descriptor",
-    "event_page": "descriptor",
-    "datum": "resource",
-    "datum_page": "resource",
-    "stream_datum": "descriptor",
-}
-
-# Documents that others refer to. They are few and without pixels, and never refused.
-_STRUCTURAL = ("descriptor", "resource", "stream_resource")
+# Takes the place of the documents that were refused, so that their run knows.
+_BACKLOG = "backlog"
 
 
 class TomoGANCallback:
@@ -116,9 +103,9 @@ class TomoGANCallback:
         )
         self._engine = Engine(Publishers(publish), model, settings, False, device, again, progress)
         self._worker = ThreadWorker(self._handle, "worker", _QUEUE_LIMIT)
-        self._overrun: set[str] = set()  # descriptors whose events were refused
-        self._runs: dict[str, RunProcessor] = {}
-        self._run_of: dict[str, str] = {}
+        self._runs = Runs(self._engine)
+        self._routing = Routing()
+        self._backlog: set[str] = set()  # raw runs some of whose documents were refused
         self._reports: list[RunReport] = []
         self._lock = threading.Lock()
 
@@ -191,7 +178,7 @@ class TomoGANCallback:
             The worker is still busy after `timeout` seconds; it ends after the scan at hand.
         """
         ended = self._worker.close(timeout)
-        for uid in self._runs:
+        for uid in self._runs.open:
             logger.warning(
                 "run %s: closed before its stop document came; replay it to get its slices", uid
             )
@@ -208,50 +195,27 @@ class TomoGANCallback:
     # On the RunEngine's thread -----------------------------------------------------------------
 
     def _enqueue(self, name: str, doc: dict[str, Any]) -> None:
-        must = name in _STRUCTURAL or name in ("start", "stop")
-        if self._worker.put((name, doc), must=must) or must:
+        must = name in STRUCTURAL
+        raw_uid = self._routing.run_of(name, doc)
+        if name == "stop":
+            self._routing.forget(raw_uid)
+            self._backlog.discard(raw_uid)
+        if self._worker.put((name, doc), must=must) or must or raw_uid in self._backlog:
             return
-        descriptor = doc.get("descriptor", "")
-        if descriptor not in self._overrun:
-            self._overrun.add(descriptor)
-            logger.error(
-                "descriptor %s: too many documents are waiting, its scan will have to be replayed",
-                descriptor,
-            )
+        self._backlog.add(raw_uid)
+        self._worker.put((_BACKLOG, {"run_start": raw_uid}), must=True)
+        logger.error(
+            "run %s: too many documents are waiting, the scan will have to be replayed", raw_uid
+        )
 
     # On the worker's thread --------------------------------------------------------------------
 
     def _handle(self, item: tuple[str, dict[str, Any]]) -> None:
         name, doc = item
-        if name == "start":
-            if not is_derived(doc):
-                self._runs[doc["uid"]] = RunProcessor(self._engine, doc)
-                self._runs[doc["uid"]](name, doc)
+        if name == _BACKLOG:
+            self._runs.mark_backlog(doc["run_start"])
             return
-        raw_uid = self._raw_uid(name, doc)
-        run = self._runs.get(raw_uid)
-        if run is None:
-            return
-        if name == "stop":
-            self._finish(raw_uid, run, doc)
-            return
-        if name in _STRUCTURAL:
-            self._run_of[doc["uid"]] = raw_uid
-        run(name, doc)
-
-    def _finish(self, raw_uid: str, run: RunProcessor, stop_doc: dict[str, Any]) -> None:
-        del self._runs[raw_uid]
-        own = {uid for uid, owner in self._run_of.items() if owner == raw_uid}
-        for uid in own:
-            del self._run_of[uid]
-        if own & self._overrun:
-            self._overrun -= own
-            run.mark_backlog()
-        report = run("stop", stop_doc)
+        report = self._runs(name, doc)
         if report is not None:
             with self._lock:
                 self._reports.append(report)
-
-    def _raw_uid(self, name: str, doc: dict[str, Any]) -> str:
-        parent = doc.get(_PARENT.get(name, ""), "")
-        return self._run_of.get(parent, parent)

@@ -32,6 +32,8 @@ LAYERS = {
     "training": 3,
     "publish": 3,
     "engine": 3,
+    "routing": 1,
+    "runs": 4,
     "processing": 4,
     "callback": 4,
     "replaying": 4,
