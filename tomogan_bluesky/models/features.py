@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..errors import ModelError
-from .generator import Generator
+from .generator import Generator, UNet
 
 BackboneName = Literal["encoder", "fixed", "vgg16"]
 
@@ -97,7 +97,7 @@ class EncoderFeatures(nn.Module):
     def __init__(self, generator: Generator) -> None:
         super().__init__()
         body = generator.body
-        if not (hasattr(body, "stem") and hasattr(body, "down")):
+        if not isinstance(body, UNet):
             raise ModelError(
                 "feature loss: expected a U-Net, whose encoder gives the features, got a network "
                 "without one; use the backbone 'fixed'"

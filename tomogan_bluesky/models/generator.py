@@ -87,7 +87,7 @@ def _stage(channels_in: int, channels_out: int) -> nn.Sequential:
     )
 
 
-class _UNet(nn.Module):
+class UNet(nn.Module):
     """Encoder and decoder with skip connections, bilinear up-sampling, no normalisation layers.
 
     `down` and `up` are the channels of their stages in the order in which they are passed.
@@ -143,7 +143,7 @@ def unet4(base: int = 16, depth: int = 1) -> Generator:
     nn.init.zeros_(head.weight)
     assert head.bias is not None
     nn.init.zeros_(head.bias)
-    body = _UNet(
+    body = UNet(
         stem=nn.Identity(),
         channels_in=depth,
         down=down,
@@ -162,7 +162,7 @@ def tomogan3(depth: int = 1) -> Generator:
     depth : int
         Adjacent slices that enter.
     """
-    body = _UNet(
+    body = UNet(
         stem=nn.Sequential(nn.Conv2d(depth, 8, 1), nn.ReLU(inplace=True)),
         channels_in=8,
         down=(32, 64, 128),
