@@ -77,7 +77,7 @@ class RunProcessor:
         with suppress(StageFailed), record.stage("model"):
             denoiser = engine.denoiser()
         derivation = derivation_of(
-            self._raw_uid, self._settings.digest(), denoiser.sha256 if denoiser else "none"
+            self._raw_uid, self._settings.digest(), self._generator_digest(denoiser)
         )
         attempt, publishing = 1, self._settings.publishing
         with suppress(StageFailed), record.stage("publish"):
@@ -132,6 +132,19 @@ class RunProcessor:
             rotation_centre=None if geometry is None else geometry.rotation_centre,
             volume_path=derived.volume_path,
         )
+
+    def _generator_digest(self, denoiser: Denoiser | None) -> str:
+        """What stands for the generator in the derivation.
+
+        A generator that can't be used is another thing than none: what is published in its place
+        must neither be taken for the final version without one, nor find that one and do nothing.
+        """
+        if denoiser is not None:
+            return denoiser.sha256
+        if self._engine.model is None:
+            return "none"
+        self._record.remark("not denoised: the reconstruction alone is published")
+        return f"unusable: {self._engine.model}"
 
     # The stages --------------------------------------------------------------------------------
 
@@ -274,6 +287,8 @@ class RunProcessor:
             ]
         if pipeline is not None:
             md["slice_origin"] = list(pipeline.origin)
+        if "model" in self._record.failed_stages:
+            md["degraded"] = f"not denoised: {self._record.failure}"
         if denoiser is not None:
             md["model_sha256"] = denoiser.sha256
             md["model_card"] = denoiser.card.model_dump_json()
