@@ -58,6 +58,8 @@ class ScanConfig(_Config):
     """Beginnings of paths as the documents have them, and what they are on this machine."""
     allowed_roots: tuple[Path, ...] | None = None
     """Folders that raw data may be read from; None: any."""
+    first_file_number: int = 0
+    """Number in the name of the first TIFF file of a sequence, where the documents count from 0."""
     file_wait_s: float = Field(default=10.0, ge=0.0)
     """Seconds to wait for a file, or for frames in it, that the documents promise."""
     memory_gib: float = Field(default=4.0, gt=0.0)
