@@ -22,6 +22,7 @@ Model = TypeVar("Model", bound=BaseModel)
 FilterName = Literal[
     "ramlak", "shepp", "cosine", "hann", "hamming", "parzen", "butterworth", "none"
 ]
+CentreMethod = Literal["pair", "wedge", "centroid"]
 
 
 class _Config(BaseModel):
@@ -83,8 +84,11 @@ class ReconstructionConfig(_Config):
     method: Literal["gridrec", "fbp"] = "gridrec"
     filter: FilterName = "ramlak"
     rotation_centre: float | None = None
-    """Detector column of the axis, 0.0 being the centre of column 0; None: found from a
-    0°/180° pair of projections."""
+    """Detector column of the axis, 0.0 being the centre of column 0; None: found from the
+    projections."""
+    rotation_centre_method: Literal["auto"] | CentreMethod = "auto"
+    """How it is found: from a 0°/180° pair, from the double wedge of the sinogram's transform (Vo
+    2014), or from the centre of mass. "auto" asks all three and tells how far they agree."""
     oversampling: float = Field(default=1.5, ge=1.25, le=4.0)
     """Size of the Fourier grid of `gridrec`, in image widths."""
     minimum_transmission: float = Field(default=1e-6, gt=0.0, lt=1.0)

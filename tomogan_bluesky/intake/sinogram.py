@@ -89,9 +89,9 @@ class Scan:
         rows, columns = self.references.dark.shape
         return len(self.projections), rows, columns
 
-    def read(self, indices: list[int]) -> np.ndarray:
-        """Some projections as recorded: (row, angle, column)."""
-        return read_rows([self.projections[i] for i in indices], slice(None)).swapaxes(0, 1)
+    def read(self, indices: list[int], rows: slice = slice(None)) -> np.ndarray:
+        """Rows of some projections as recorded: (row, angle, column)."""
+        return read_rows([self.projections[i] for i in indices], rows).swapaxes(0, 1)
 
     def slabs(self, rows: tuple[int, int], slab_rows: int) -> Iterator[tuple[int, np.ndarray]]:
         """Cut the detector rows [first, last) into slabs.
