@@ -11,7 +11,7 @@ from ._version import __version__
 from .errors import TomoGANError
 
 # Verb to module; each has add_parser(subparsers) and run(args) -> exit code.
-_COMMANDS = ("demo", "serve_catalog", "ingest", "replay", "doctor", "export", "train")
+_COMMANDS = ("demo", "serve_catalog", "ingest", "replay", "serve", "doctor", "export", "train")
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -40,6 +40,7 @@ LAYERS = {
     "processing": 4,
     "callback": 4,
     "replaying": 4,
+    "serving": 4,
     "training.trainer": 4,
     "sim": 4,
     "commands": 5,

@@ -1,0 +1,183 @@
+"""`tomogan-bluesky serve`: the engine on another machine, fed from a network."""
+
+import argparse
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+_EXAMPLES = """\
+examples:
+  tomogan-bluesky serve --zmq 5578 --publish http://localhost:8000
+      documents from a bluesky 0MQ proxy of this machine; its publishers need a serializer:
+      Publisher("localhost:5577", serializer=tomogan_bluesky.serving.messages.pack)
+  tomogan-bluesky serve --zmq daq.example.org:5578 --curve-secret me.key_secret \\
+          --curve-server proxy.key --publish https://tiled.example.org
+      from another machine: with keys alone
+
+The key of the Tiled server is taken from the environment variable TILED_API_KEY. Ctrl-C and SIGTERM
+end it after the run at hand, a second one at once.
+"""
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "serve",
+        help="reconstruct and denoise scans as they come over a network",
+        description="Reconstruct and denoise the scans whose documents come over a network, as the "
+        "callback does beside a RunEngine.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    sources = parser.add_argument_group("where the documents come from")
+    sources.add_argument(
+        "--zmq", metavar="HOST:PORT", help="out-address of a 0MQ proxy; a port is of this machine"
+    )
+    sources.add_argument("--prefix", default="", help="take only 0MQ messages with this prefix")
+    sources.add_argument("--curve-secret", type=Path, metavar="FILE", help="our secret CURVE key")
+    sources.add_argument("--curve-server", type=Path, metavar="FILE", help="the proxy's public key")
+    sources.add_argument(
+        "--max-message-mib", type=int, default=256, metavar="N", help="refuse larger ones (256)"
+    )
+    where = parser.add_argument_group("what is done, and where it goes")
+    where.add_argument(
+        "--publish", metavar="URI", help="address or profile of the Tiled server of derived runs"
+    )
+    where.add_argument(
+        "--directory", type=Path, metavar="DIR", help="folder of HDF5 files that Tiled can read"
+    )
+    where.add_argument("--profile", type=Path, metavar="FILE", help="settings of a beamline")
+    where.add_argument("--model", help="name or path of a model, or none")
+    where.add_argument("--device", default=None, help="auto, cpu, cuda, cuda:1, …")
+    where.add_argument(
+        "--allow-root",
+        type=Path,
+        action="append",
+        metavar="DIR",
+        help="read the files that documents refer to from here alone; may be repeated",
+    )
+    where.add_argument(
+        "--share",
+        type=share,
+        default=(1, 1),
+        metavar="I/N",
+        help="work off the I-th of N parts of the runs: one process a GPU",
+    )
+    where.add_argument(
+        "--memory-gib", type=float, default=4.0, metavar="G", help="of documents that wait (4)"
+    )
+    parser.add_argument("--json", action="store_true", help="print each report as a line of JSON")
+    return parser
+
+
+def share(text: str) -> tuple[int, int]:
+    """Parse "I/N"."""
+    index, _, of = text.partition("/")
+    try:
+        pair = int(index), int(of)
+        if not 1 <= pair[0] <= pair[1]:
+            raise ValueError
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected a part of the runs as I/N with 1 <= I <= N, for example 1/4, got {text!r}"
+        ) from None
+    return pair
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..serving.server import Server, Share
+    from ..serving.status import StatusLine
+
+    sources = _sources(args)
+    status = StatusLine(sys.stderr)
+    with _callback(args) as callback:
+        server = Server(
+            callback,
+            sources,
+            share=Share(*args.share),
+            inbox_bytes=int(args.memory_gib * 2**30),
+            on_report=lambda report: (status.count(report), _tell(report, args.json)),
+            on_tick=status.show,
+        )
+        handlers = {
+            number: signal.signal(number, lambda *_: server.end())
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            server.run()
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            status.end()
+    return 0
+
+
+def _sources(args: argparse.Namespace) -> list[Any]:
+    from ..errors import BackendUnavailableError, ConfigurationError
+
+    sources = []
+    if args.zmq:
+        try:
+            from ..serving.zmq import ZmqSource
+        except ImportError as error:
+            raise BackendUnavailableError(
+                f"expected pyzmq for --zmq, got: {error}; pip install 'tomogan_bluesky[zmq]'"
+            ) from error
+        if (args.curve_secret is None) != (args.curve_server is None):
+            raise ConfigurationError(
+                "expected both --curve-secret and --curve-server, or none of them, got one"
+            )
+        curve = (args.curve_secret, args.curve_server) if args.curve_secret else None
+        sources.append(ZmqSource(args.zmq, args.prefix, curve, args.max_message_mib << 20))
+    if not sources:
+        raise ConfigurationError("expected a source of documents, got none; give --zmq")
+    return sources
+
+
+def _callback(args: argparse.Namespace) -> Any:
+    from ..callback import TomoGANCallback
+    from ..config import Profile, load_profile
+    from ..errors import ConfigurationError
+    from ..models.artifact import DEFAULT_MODEL
+
+    if args.publish is None:
+        raise ConfigurationError(
+            "expected where derived runs go, got nothing; give --publish with the address of a "
+            "Tiled server"
+        )
+    options: dict[str, Any] = {}
+    profile = load_profile(args.profile) if args.profile else Profile(version=1)
+    if args.directory is not None:
+        update = {"directory": args.directory.absolute()}
+        options["publishing"] = profile.publishing.model_copy(update=update)
+    if args.model is not None:
+        options["model"] = None if args.model == "none" else args.model
+    if args.device is not None:
+        options["device"] = args.device
+    if args.allow_root and args.profile:
+        raise ConfigurationError(
+            "expected --allow-root or --profile, got both; the profile has scan.allowed_roots"
+        )
+    if args.allow_root:
+        roots = tuple(root.absolute() for root in args.allow_root)
+        options["scan"] = profile.scan.model_copy(update={"allowed_roots": roots})
+    if args.profile:
+        return TomoGANCallback.from_profile(args.profile, args.publish, **options)
+    return TomoGANCallback(args.publish, **{"model": DEFAULT_MODEL, **options})
+
+
+def _tell(report: Any, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(report.as_dict()), flush=True)
+        return
+    frames = report.frames
+    text = f"{report.raw_uid}  {report.exit_status}  "
+    text += (
+        f"there already as {report.derived_uid}"
+        if report.already_done
+        else f"{frames.used} of {frames.expected} projections -> {report.derived_uid}"
+    )
+    print(text, flush=True)
+    if report.reason:
+        print(f"  {report.reason}", file=sys.stderr, flush=True)
