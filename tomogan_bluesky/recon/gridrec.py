@@ -35,14 +35,15 @@ BATCH = {"cpu": 8, "cuda": 32}
 _BLOCK_SAMPLES = {"cpu": 2**15 - 1, "cuda": 2**40}
 # Values of the grid, of all slices, that go through the inverse transform along its columns at
 # once, so that they stay in a processor's cache from one axis to the next.
-_TILE = {"cpu": 2**19, "cuda": 2**40}
+_TILE = {"cpu": 2**17, "cuda": 2**40}
 
 
 @dataclass(frozen=True)
 class Block:
     """What consecutive projections add to the grid.
 
-    A cell becomes the weighted sum of rows of a table, of which the first is the cell itself.
+    A cell becomes the weighted sum of rows of a table, of which the first is the cell itself,
+    unless no block before has reached it.
 
     Attributes
     ----------
@@ -128,33 +129,44 @@ class Gridding:
         most = max(1, _BLOCK_SAMPLES[self.device.type] // (grid.n_frequencies + 1))
         self.length = min(block or most, most, geometry.n_angles)
         shares = torch.tensor(geometry.weights, dtype=torch.float32)
+        before = torch.zeros(self._n_cells, dtype=torch.bool)
         self.blocks = [
-            self._plan(slice(first, min(first + self.length, geometry.n_angles)), shares)
+            self._plan(slice(first, min(first + self.length, geometry.n_angles)), shares, before)
             for first in range(0, geometry.n_angles, self.length)
         ]
 
-    def _plan(self, projections: slice, shares: torch.Tensor) -> Block:
-        """Turn "cells of each sample" into "samples of each cell": sums in a fixed order."""
+    def _plan(self, projections: slice, shares: torch.Tensor, before: torch.Tensor) -> Block:
+        """Turn "cells of each sample" into "samples of each cell": sums in a fixed order.
+
+        Cells that blocks before have reached are marked in `before`, to which this one's are added.
+        """
         frequencies = self._grid.n_frequencies
         cells, weights = self._grid.neighbours(projections)
         weights *= shares[projections].repeat_interleave(frequencies)[:, None]
         order = torch.argsort(cells.flatten(), stable=True)
         reached, count = torch.unique_consecutive(cells.flatten()[order], return_counts=True)
-        offsets = torch.cumsum(count + 1, 0) - count - 1
+        again = before[reached]
+        before[reached] = True
+        n_terms = count + again
+        offsets = torch.cumsum(n_terms, 0) - n_terms
         sample = order // cells.shape[1]
         # In the table, each projection has one more sample, at the Nyquist frequency.
         sample += sample // frequencies + self._n_cells
-        is_sample = torch.ones(len(order) + len(reached), dtype=torch.bool)
-        is_sample[offsets] = False
+        is_sample = torch.ones(len(order) + int(again.sum()), dtype=torch.bool)
+        is_sample[offsets[again]] = False
         rows = torch.empty(len(is_sample), dtype=torch.int32)
-        rows[is_sample], rows[offsets] = sample.int(), reached
+        rows[is_sample], rows[~is_sample] = sample.int(), reached[again]
         terms = torch.ones(len(rows))
         terms[is_sample] = weights.flatten()[order]
         tensors = (reached.long(), offsets.int(), rows, terms)
         return Block(projections, *(tensor.to(self.device) for tensor in tensors))
 
     def state_shape(self, n_slices: int) -> tuple[int, int, int]:
-        """Shape of a state of some slices; it is all zeros before the first projection."""
+        """Shape of a state of some slices.
+
+        It is all zeros before the first projection, or what it was after all of them: the first
+        block to reach a cell sets it, and cells that none reaches stay zero.
+        """
         rows = self._n_cells + self.length * (self._grid.n_frequencies + 1)
         return rows, n_slices, 2
 
@@ -197,17 +209,17 @@ class Gridding:
         spectra = torch.view_as_complex(state[: self._n_cells]).view(*grid.shape, n_slices)
         columns = max(1, _TILE[self.device.type] // (grid.size * n_slices))
         tiles = [grid.fold(spectra), *spectra[2 * grid.margin + 1 :].split(columns)]
-        half = torch.view_as_complex(self._half(n_slices, n, grid.n_frequencies + 1, 2))
+        half = torch.view_as_complex(self._half(n_slices, grid.n_frequencies + 1, n, 2))
         first = 0
         for tile in tiles:
             lines = tile.flatten(0, 1).T.contiguous().view(n_slices, len(tile), grid.size)
-            lines = torch.fft.ifft(lines, norm="forward")[..., top : top + n]
-            half[..., first : first + len(tile)] = lines.transpose(1, 2)
+            lines = torch.fft.ifft(lines, norm="forward")
+            half[:, first : first + len(tile)] = lines[..., top : top + n]
             first += len(tile)
-        half[..., -1] *= 2  # see fold
+        half[:, -1] *= 2  # see fold
         full = torch.empty((n, grid.size), device=self.device)
-        for rows, image in zip(half, out, strict=True):
-            torch.fft.irfft(rows, grid.size, norm="forward", out=full)
+        for columns, image in zip(half, out, strict=True):
+            torch.fft.irfft(columns.T.contiguous(), grid.size, norm="forward", out=full)
             torch.mul(full[:, left : left + n], grid.roll_off, out=image)
 
 
@@ -246,6 +258,7 @@ class Gridrec:
         self._gridding = Gridding(geometry, filter, oversampling, device)
         self.origin = self._gridding.origin
         self._state = Scratch(self.device)
+        self._n_slices_of_state = 0
 
     def __call__(self, attenuation: torch.Tensor) -> torch.Tensor:
         """Reconstruct slices.
@@ -272,7 +285,10 @@ class Gridrec:
         for sinograms, images in zip(attenuation.split(batch), volume.split(batch), strict=True):
             if len(images) == 0:  # what split() gives of an empty stack
                 break
-            state = self._state(*self._gridding.state_shape(len(images))).zero_()
+            state = self._state(*self._gridding.state_shape(len(images)))
+            if len(images) != self._n_slices_of_state:  # its values stand at other places
+                state.zero_()
+                self._n_slices_of_state = len(images)
             for block in self._gridding.blocks:
                 self._gridding.add(state, block, sinograms[:, block.projections])
             self._gridding.slices(state, out=images)
