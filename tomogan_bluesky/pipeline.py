@@ -5,6 +5,7 @@ documents, no files, no network: what a slab becomes depends on its pixels and t
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,10 +13,16 @@ import torch
 
 from .config import ReconstructionConfig
 from .denoise import Denoiser
+from .errors import RotationCentreError
 from .geometry import ScanGeometry
 from .recon.backends import make_reconstructor
-from .recon.centre import centre_from_pair, opposed_pair
+from .recon.centre import CentreEstimate, find_centre, opposed_pair
 from .recon.flatfield import attenuation, transmission
+
+# Rows and projections, all over the scan, from which the rotation centre is found; at least so many
+# projections, and less than twice. The method that asks for most of them groups more than 384.
+_CENTRE_ROWS = 16
+_CENTRE_ANGLES = 384
 
 # Recorded types that torch takes as they are; others become float32 first.
 _DIRECT = {"uint8", "int16", "uint16", "int32", "float32"}
@@ -76,30 +83,38 @@ class Fields:
 
 
 def find_rotation_centre(
-    read: Callable[[list[int]], np.ndarray],
+    read: Callable[[list[int], slice], np.ndarray],
     theta: np.ndarray,
     fields: Fields,
-    minimum_transmission: float,
-) -> float:
-    """Detector column of the rotation axis, from the pair of projections half a turn apart.
+    rows: tuple[int, int],
+    config: ReconstructionConfig,
+) -> CentreEstimate:
+    """The rotation centre, from some rows of a scan, and how far it is to be trusted.
 
     Parameters
     ----------
     read : callable
-        Takes indices of projections, returns them as recorded, shape (row, angle, column).
+        Takes indices of projections and rows, returns them as recorded, (row, angle, column).
     theta : float64 array, shape (angle,), radians
     fields : Fields
-    minimum_transmission : float
-        See `ReconstructionConfig`.
+    rows : tuple of int
+        Detector rows [first, last) that may be used.
+    config : ReconstructionConfig
+        Its method and its smallest transmission are used.
 
     Raises
     ------
     RotationCentreError
-        No such pair, or nothing in it to register.
+        No method applies, or none finds anything.
     """
-    pair = list(opposed_pair(theta))
-    corrected, _ = fields.correct(read(pair), slice(None), pair, minimum_transmission)
-    return centre_from_pair(corrected[:, 0], corrected[:, 1])
+    first, last = rows
+    spread = slice(first, last, max(1, -(-(last - first) // _CENTRE_ROWS)))
+    # To read a few rows of a compressed frame is to read the frame.
+    angles = list(range(0, len(theta), max(1, len(theta) // _CENTRE_ANGLES)))
+    with suppress(RotationCentreError):  # find_centre says what it misses
+        angles = sorted({*angles, *opposed_pair(theta)})
+    corrected, _ = fields.correct(read(angles, spread), spread, angles, config.minimum_transmission)
+    return find_centre(corrected, theta[angles], config.rotation_centre_method)
 
 
 class SlabPipeline:

@@ -23,6 +23,7 @@ from .intake.documents import ScanDocuments
 from .intake.sinogram import FrameAccount, FrameStore, Scan
 from .pipeline import Fields, SlabPipeline, find_rotation_centre
 from .publish.documents import DerivedRun, derivation_of
+from .recon.centre import CentreEstimate
 from .report import ExitStatus, RunRecord, RunReport, StageFailed
 
 logger = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ class RunProcessor:
         with suppress(StageFailed), record.stage("model"):
             denoiser = engine.denoiser()
         derivation = derivation_of(
-            self._raw_uid, self._settings.digest(), denoiser.sha256 if denoiser else "none"
+            self._raw_uid, self._settings.digest(), self._generator_digest(denoiser)
         )
         attempt, publishing = 1, self._settings.publishing
         with suppress(StageFailed), record.stage("publish"):
@@ -87,10 +88,13 @@ class RunProcessor:
                 logger.info("run %s: derived run %s is there already", self._raw_uid, final_uid)
                 return RunReport(self._raw_uid, final_uid, "success", already_done=True)
 
-        scan = geometry = pipeline = None
+        scan = geometry = estimate = pipeline = None
+        rows = (0, 0)
         with suppress(StageFailed):
             scan = self._complete_scan()
-            geometry = self._geometry(scan)
+            with record.stage("reconstruct"):
+                rows = _rows_within(self._settings.scan.rows, scan.shape[1])
+            geometry, estimate = self._geometry(scan, rows)
             with record.stage("reconstruct"):
                 pipeline = SlabPipeline(
                     geometry,
@@ -105,7 +109,7 @@ class RunProcessor:
             self._documents.start_doc,
             derivation=derivation,
             attempt=attempt,
-            metadata=self._provenance(geometry, pipeline, denoiser),
+            metadata=self._provenance(geometry, pipeline, denoiser, estimate),
             config=publishing,
         )
         counts = _Counts()
@@ -113,7 +117,7 @@ class RunProcessor:
             with record.stage("publish"):
                 derived.start()
             if scan is not None and pipeline is not None:
-                self._slabs(scan, pipeline, derived, denoiser is not None, counts)
+                self._slabs(scan, rows, pipeline, derived, denoiser is not None, counts)
         status = self._exit_status()
         frames = self._account()
         with suppress(StageFailed), record.stage("publish"):
@@ -130,8 +134,23 @@ class RunProcessor:
             n_failed_slices=counts.failed_slices,
             n_clamped=counts.clamped,
             rotation_centre=None if geometry is None else geometry.rotation_centre,
+            centre_confidence=None if estimate is None else estimate.confidence,
+            centre_methods={} if estimate is None else dict(estimate.methods),
             volume_path=derived.volume_path,
         )
+
+    def _generator_digest(self, denoiser: Denoiser | None) -> str:
+        """What stands for the generator in the derivation.
+
+        A generator that can't be used is another thing than none: what is published in its place
+        must neither be taken for the final version without one, nor find that one and do nothing.
+        """
+        if denoiser is not None:
+            return denoiser.sha256
+        if self._engine.model is None:
+            return "none"
+        self._record.remark("not denoised: the reconstruction alone is published")
+        return f"unusable: {self._engine.model}"
 
     # The stages --------------------------------------------------------------------------------
 
@@ -165,19 +184,28 @@ class RunProcessor:
             )
         return scan
 
-    def _geometry(self, scan: Scan) -> ScanGeometry:
-        config = self._settings.reconstruction
+    def _geometry(
+        self, scan: Scan, rows: tuple[int, int]
+    ) -> tuple[ScanGeometry, CentreEstimate | None]:
+        config, estimate = self._settings.reconstruction, None
         with self._record.stage("centre"):
             centre = config.rotation_centre
             if centre is None:
-                centre = find_rotation_centre(
-                    scan.read, scan.theta, _fields(scan), config.minimum_transmission
-                )
-            return ScanGeometry(scan.theta, centre, scan.shape[2])
+                estimate = find_rotation_centre(scan.read, scan.theta, _fields(scan), rows, config)
+                centre = estimate.centre
+            geometry = ScanGeometry(scan.theta, centre, scan.shape[2])
+        if estimate is not None and not estimate.agreed and config.rotation_centre_method == "auto":
+            self._record.remark(
+                f"the rotation centre, {centre:.2f}, is uncertain (confidence "
+                f"{estimate.confidence:.2f}): {estimate.reason}; look at the slices, and where "
+                "edges are doubled give reconstruction.rotation_centre and replay the run"
+            )
+        return geometry, estimate
 
     def _slabs(
         self,
         scan: Scan,
+        rows: tuple[int, int],
         pipeline: SlabPipeline,
         derived: DerivedRun,
         denoise: bool,
@@ -185,9 +213,8 @@ class RunProcessor:
     ) -> None:
         """Reconstruct, denoise and publish slab by slab; a slab that fails is published as NaN."""
         engine, record = self._engine, self._record
-        _, n_rows, n_columns = scan.shape
-        with record.stage("reconstruct"):
-            first, last = _rows_within(self._settings.scan.rows, n_rows)
+        first, last = rows
+        n_columns = scan.shape[2]
         quantities = ("reconstruction", "denoised") if denoise else ("reconstruction",)
         with record.stage("publish"):
             derived.open_volume(
@@ -258,6 +285,7 @@ class RunProcessor:
         geometry: ScanGeometry | None,
         pipeline: SlabPipeline | None,
         denoiser: Denoiser | None,
+        estimate: CentreEstimate | None,
     ) -> dict[str, Any]:
         """For the start document: what was done, with what, in which version."""
         md: dict[str, Any] = {
@@ -272,8 +300,13 @@ class RunProcessor:
                 float(np.rad2deg(geometry.theta.min())),
                 float(np.rad2deg(geometry.theta.max())),
             ]
+        if estimate is not None:
+            md["rotation_centre_confidence"] = estimate.confidence
+            md["rotation_centre_methods"] = estimate.methods
         if pipeline is not None:
             md["slice_origin"] = list(pipeline.origin)
+        if "model" in self._record.failed_stages:
+            md["degraded"] = f"not denoised: {self._record.failure}"
         if denoiser is not None:
             md["model_sha256"] = denoiser.sha256
             md["model_card"] = denoiser.card.model_dump_json()

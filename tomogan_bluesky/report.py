@@ -38,6 +38,10 @@ class RunReport:
         Transmissions that were raised to the smallest allowed one before the logarithm.
     rotation_centre : float or None
         Detector column of the axis, as used.
+    centre_confidence : float or None
+        In [0, 1], from 0.5 on if the methods agree; None where the centre was given.
+    centre_methods : dict of str to float
+        What each method has found.
     volume_path : Path or None
         The HDF5 file of the slices, where they are in one.
     already_done : bool
@@ -54,6 +58,8 @@ class RunReport:
     n_failed_slices: int = 0
     n_clamped: int = 0
     rotation_centre: float | None = None
+    centre_confidence: float | None = None
+    centre_methods: dict[str, float] = field(default_factory=dict)
     volume_path: Path | None = None
     already_done: bool = False
 

@@ -45,6 +45,15 @@ def test_an_unusable_model_costs_the_denoised_slices_only(case, tmp_path, caplog
     slices = [d["data"]["reconstruction"] for n, d in derived if n == "event"]
     assert len(slices) == 6
     assert np.isfinite(slices).all()
+    assert "reconstruction alone" in reports[-1].reason
+    starts = [doc for name, doc in derived if name == "start"]
+    assert all(re.search(message, start["degraded"]) for start in starts)
+    # Nobody takes it for the version that is wanted without a generator, nor the other way round.
+    with TomoGANCallback(lambda *item: None, None) as callback:
+        for name, doc in docs:
+            callback(name, doc)
+        (wanted,) = callback.wait(60)
+    assert wanted.derived_uid != reports[-1].derived_uid
 
 
 def test_a_model_trained_on_another_reconstruction_is_used_and_said(tmp_path, caplog):

@@ -4,12 +4,13 @@ The scan itself always succeeds (nothing here raises into the caller), and the n
 processed.
 """
 
+import json
 import re
 import threading
 
 import numpy as np
 import pytest
-from scans import ANGLES, disc_frames, scan_documents
+from scans import ANGLES, COLUMNS, ROWS, disc_frames, scan_documents
 
 from tomogan_bluesky import PublishingConfig, ReconstructionConfig, ScanConfig, TomoGANCallback
 
@@ -58,9 +59,14 @@ FATAL = {
         r"9 rejected: expected frames of 3 x 32 pixels, got 2 x 2",
     ),
     "degrees called radians": (scan_documents(units="rad"), {}, r"expected radians, got values"),
+    "nothing to find a centre in": (
+        scan_documents(frames=[np.full((ROWS, COLUMNS), 5000, np.uint16)] * ANGLES),
+        {},
+        r"centre: .*'pair' failed: .*'wedge' failed: .*'centroid' failed: .*give the rotation",
+    ),
     "no opposed pair": (
         scan_documents(angles_deg=np.linspace(0, 120, ANGLES)),
-        {},
+        {"reconstruction": ReconstructionConfig(rotation_centre_method="pair")},
         r"centre: .*180",
     ),
     "centre off the detector": (
@@ -128,6 +134,21 @@ PARTIAL = {
         r"expected 37 projections, got 36: 1 missing",
     ),
 }
+
+
+def test_a_centre_that_nothing_confirms_is_used_and_called_uncertain():
+    docs = scan_documents(angles_deg=np.linspace(0, 120, ANGLES))
+    derived = []
+    with TomoGANCallback(lambda *item: derived.append(item), None) as callback:
+        for name, doc in docs:
+            callback(name, doc)
+        (report,) = callback.wait(60)
+    assert report.exit_status == "success"
+    assert re.search(r"centre, 15\.\d+, is uncertain .*nothing confirms centroid", report.reason)
+    start = derived[0][1]
+    assert start["rotation_centre_confidence"] == report.centre_confidence < 0.5
+    assert json.loads(start["rotation_centre_methods"]) == report.centre_methods
+    assert list(report.centre_methods) == ["centroid"]
 
 
 @pytest.mark.parametrize("case", PARTIAL)

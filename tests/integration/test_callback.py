@@ -83,6 +83,8 @@ def test_a_scan_on_a_run_engine_becomes_slices(beamline, scan):
         "rejected": {},
     }
     assert report.rotation_centre == pytest.approx(16.2, abs=0.25)
+    assert set(report.centre_methods) == {"pair", "wedge", "centroid"}
+    assert report.centre_confidence > 0.5
     slices = volume(derived)
     assert slices.shape == beamline.truth.shape
     assert slices.dtype == np.float32

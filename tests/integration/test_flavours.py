@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from tomogan_bluesky import ReconstructionConfig, ScanConfig, TomoGANCallback, replay
+from tomogan_bluesky.intake.archive import documents
 from tomogan_bluesky.publish.catalog import TiledPublisher
 
 RECONSTRUCTION = ReconstructionConfig(rotation_centre=flavours.CENTRE)
@@ -74,7 +75,7 @@ def test_live_and_replayed_from_documents_and_from_the_catalog(
         check(archived, replay([client[uid] for uid in uids], callback), reference)
 
 
-def test_one_event_for_all_frames_and_a_monitor_of_the_angle(tmp_path, reference, catalog):
+def test_one_event_for_all_frames_and_a_monitor_of_the_angle(tmp_path, reference, catalog, caplog):
     """Angles are interpolated at the times in the camera's file, so bits may differ."""
     catalog.make_readable(tmp_path)
     client = catalog.client()
@@ -85,10 +86,34 @@ def test_one_event_for_all_frames_and_a_monitor_of_the_angle(tmp_path, reference
         assert report.exit_status == "success", report.reason
         assert report.frames.as_dict() == ACCOUNT
         np.testing.assert_allclose(volume(derived), reference, atol=2e-3)
-        # The catalog does not have the times in the file: an error, not a volume of wrong angles.
-        (report,) = replay(client[docs[0][1]["uid"]], callback)
+
+    # The catalog has the frames; when each was taken stands in the file that they are in.
+    again, uid = [], docs[0][1]["uid"]
+    with callback_into(again, "events") as callback:
+        check(again, replay(client[uid], callback), volume(derived))
+
+    refused = ScanConfig(allowed_roots=(tmp_path / "elsewhere",))
+    with TomoGANCallback(lambda *item: None, None, scan=refused) as callback:
+        (report,) = replay(client[uid], callback)
     assert report.exit_status == "fail"
     assert "scan.frame_time_key" in report.reason
+    assert "scan.allowed_roots" in caplog.text
+
+
+def test_an_archived_run_costs_few_requests(tmp_path, catalog):
+    """A catalog takes tens of milliseconds for each, however small."""
+    client = catalog.client()
+    docs = flavours.run("events", tmp_path, TiledPublisher(client))
+    run = client[docs[0][1]["uid"]]
+    requests = []
+    hooks = client.context.http_client.event_hooks["request"]
+    hooks.append(requests.append)
+    try:
+        pages = [doc for name, doc in documents(run) if name == "event_page"]
+    finally:
+        hooks.remove(requests.append)
+    assert len(pages) == 3
+    assert len(requests) == 1 + 2 * 3  # the streams; the parts of each, and its table
 
 
 def test_references_of_another_run_are_found_in_the_catalog(tmp_path, reference, catalog):

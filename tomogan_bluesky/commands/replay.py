@@ -36,7 +36,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "--centre",
         "--center",
         type=float,
-        help="detector column of the rotation axis (default: found from a 0°/180° pair)",
+        help="detector column of the rotation axis (default: found from the projections)",
     )
     parser.add_argument("--rows", type=rows, metavar="A:B", help="detector rows A to B - 1")
     parser.add_argument("--model", help="name or path of a model, or none")

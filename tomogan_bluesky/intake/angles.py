@@ -11,7 +11,7 @@ import numpy as np
 
 from ..config import ScanConfig
 from ..errors import AnglesError
-from .assets import FrameSource
+from .frames import FrameSource
 from .keys import radians_per_unit
 
 

@@ -6,13 +6,14 @@ column, so that a scan that was paused and rewound comes back as it was taken; t
 catalog exports of such a run do not.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from ..errors import AssetError, IntakeError
-from .assets import StoredFrame
+from .frames import StoredFrame
 
 # Points that are handed over together.
 _POINTS_A_PAGE = 256
@@ -49,6 +50,11 @@ class CatalogFrames:
     def count(self, at_least: int) -> int:
         return self._shape[0] * self.frames_a_point
 
+    def absent(self, indices: Sequence[int]) -> dict[int, str]:
+        n = self.count(0)
+        why = f"expected a frame in the catalog, got an array of {n} frames"
+        return {index: why for index in indices if index >= n}
+
     def read(self, indices: slice | list[int], rows: slice) -> np.ndarray:
         first, last = (
             (indices.start, indices.stop)
@@ -68,6 +74,27 @@ class CatalogFrames:
         frames = block.reshape(-1, *block.shape[-2:])
         wanted = np.arange(first, last) if isinstance(indices, slice) else np.asarray(indices)
         return frames[wanted - points.start * n]
+
+    def times(self, indices: slice) -> np.ndarray | None:
+        return None
+
+    @cached_property
+    def resource(self) -> dict[str, Any] | None:
+        """The HDF5 file that the frames are in, as a `stream_resource` document; None: no such."""
+        sources = self._array.data_sources() or []
+        if len(sources) != 1 or sources[0].mimetype != "application/x-hdf5":
+            return None
+        uris = [asset.data_uri for asset in sources[0].assets]
+        if len(uris) != 1:
+            return None
+        parameters = dict(sources[0].parameters)
+        return {
+            "uid": uris[0],
+            "data_key": "",
+            "mimetype": sources[0].mimetype,
+            "uri": uris[0],
+            "parameters": parameters,
+        }
 
     def close(self) -> None:
         """The catalog's client is somebody else's."""
@@ -104,8 +131,7 @@ def documents(run: Any, progress: Progress | None = None) -> Iterator[tuple[str,
     if tags := getattr(run, "access_tags", None):
         start["tiled_access_tags"] = list(tags)
     yield "start", start
-    nodes = [run[name] for name in run]
-    streams = [_Stream(node) for node in nodes if hasattr(node, "descriptors")]
+    streams = [_Stream(name, node, start["uid"]) for name, node in _streams_of(run)]
     total, done = sum(stream.n_points for stream in streams), 0
     for stream in streams:
         yield "descriptor", stream.descriptor
@@ -127,26 +153,51 @@ def _as_recorded(run: Any) -> Iterator[tuple[str, dict[str, Any]]]:
         yield "stop", _stop_for(run.metadata["start"])
 
 
-class _Stream:
-    """One stream of an archived run, readable page by page."""
+def _streams_of(run: Any) -> Iterator[tuple[str, Any]]:
+    """The streams of a run, by name, in one request; older catalogs keep them in a folder."""
+    nodes = dict(run.base.items())
+    folder = nodes.get("streams")
+    if folder is not None and not _is_stream(folder):
+        nodes = dict(folder.items())
+    yield from ((name, node) for name, node in nodes.items() if _is_stream(node))
 
-    def __init__(self, node: Any) -> None:
-        archived = node.descriptors[0]
+
+def _is_stream(node: Any) -> bool:
+    return any(spec.name == "BlueskyEventStream" for spec in node.specs)
+
+
+class _Stream:
+    """One stream of an archived run, readable page by page.
+
+    A catalog answers small requests in tens of milliseconds each, so there are few: one for what
+    the stream consists of, one for each table of numbers, one for each array of them.
+    """
+
+    def __init__(self, name: str, node: Any, run_uid: str) -> None:
+        from bluesky_tiled_plugins.exporters import build_descriptor_docs
+
+        # The property of the client would ask the catalog for the run again, for its uid.
+        archived = build_descriptor_docs(dict(node.metadata), name, run_start_uid=run_uid)[0]
         keys = archived["data_keys"]
         self.descriptor = {
             **archived,
             "data_keys": {
-                name: {field: value for field, value in key.items() if field != "external"}
-                for name, key in keys.items()
+                key: {field: value for field, value in of_key.items() if field != "external"}
+                for key, of_key in keys.items()
             },
         }
         self._frames: dict[str, CatalogFrames] = {}
         self._columns: dict[str, np.ndarray] = {}
-        for name in (name for name in [*keys, "seq_num", "time"] if name in node):
-            if name in keys and sum(n > 1 for n in keys[name]["shape"] or ()) >= 2:
-                self._frames[name] = CatalogFrames(node[name])
-            else:
-                self._columns[name] = np.asarray(node[name].read())
+        known = {*keys, "seq_num", "time", *(f"ts_{key}" for key in keys)}
+        for part, client in node.base.items():
+            if hasattr(client, "columns"):
+                table = client.read([column for column in client.columns if column in known])
+                self._columns |= {column: table[column].to_numpy() for column in table}
+            elif part in known and sum(n > 1 for n in keys[part]["shape"] or ()) >= 2:
+                self._frames[part] = CatalogFrames(client)
+            elif part in known:
+                self._columns[part] = np.asarray(client.read())
+        self._stamped = [key for key in keys if f"ts_{key}" in self._columns]
         self.n_points = self._count()
 
     def _count(self) -> int:
@@ -168,6 +219,7 @@ class _Stream:
         seq_nums = [int(n) for n in columns.pop("seq_num", np.add(count, 1))]
         # Without a column of times, their order in the file is the order of their taking.
         times = [float(t) for t in columns.pop("time", count)]
+        stamps = {name: columns.pop(f"ts_{name}").tolist() for name in self._stamped}
         data: dict[str, list[Any]] = {name: values.tolist() for name, values in columns.items()}
         for name, frames in self._frames.items():
             n = frames.frames_a_point
@@ -178,7 +230,7 @@ class _Stream:
             "seq_num": seq_nums,
             "time": times,
             "data": data,
-            "timestamps": dict.fromkeys(data, times),
+            "timestamps": dict.fromkeys(data, times) | stamps,
             "filled": {},
         }
 

@@ -17,7 +17,9 @@ from event_model import DocumentRouter
 
 from ..config import ScanConfig
 from .angles import Angles
-from .assets import Assets, StoredFrame
+from .archive import CatalogFrames
+from .assets import Assets
+from .frames import StoredFrame
 from .keys import angle_keys, image_keys, radians_per_unit, the_angle, the_image
 
 FrameKind = Literal["projection", "dark", "flat"]
@@ -255,14 +257,19 @@ class ScanDocuments(DocumentRouter):
         data = event["data"]
         if self._config.frame_time_key in data:
             return np.ravel(data[self._config.frame_time_key])
-        value = data.get(plan.image_key)
-        if n > 1 and isinstance(value, str):
+        times = self._times_in_file(data.get(plan.image_key), n) if n > 1 else None
+        return np.ravel(event["time"]) if times is None else times
+
+    def _times_in_file(self, value: Any, n: int) -> np.ndarray | None:
+        """When the frames of a point were taken, where their file says so."""
+        if isinstance(value, str):
             resource, kwargs = self._datums[value]
             first = int(kwargs.get("point_number", 0)) * n
-            times = self._assets.frame_times(resource, slice(first, first + n))
-            if times is not None:
-                return times
-        return np.ravel(event["time"])
+            return self._assets.frame_times(resource, slice(first, first + n))
+        if _is_stored(value) and isinstance(value[0].source, CatalogFrames):
+            first = value[0].index
+            return self._assets.times_in_file_of(value[0].source, slice(first, first + n))
+        return None
 
     def _frames_in(self, value: Any, plan: _Plan) -> list[tuple[int, np.ndarray | StoredFrame]]:
         """The frames of one point, each with its index in its file."""
@@ -271,7 +278,7 @@ class ScanDocuments(DocumentRouter):
             source, n = self._assets.source(resource), self._assets.frames_a_point(resource)
             first = int(kwargs.get("point_number", 0)) * n
             return [(first + i, StoredFrame(source, first + i)) for i in range(n)]
-        if isinstance(value, list) and value and isinstance(value[0], StoredFrame):
+        if _is_stored(value):
             return [(frame.index, frame) for frame in value]
         if isinstance(value, np.ndarray):
             pixels = value.view()  # ours to reshape; the pixels stay the caller's
@@ -280,3 +287,8 @@ class ScanDocuments(DocumentRouter):
         while pixels.ndim > 2 and pixels.shape[0] == 1:
             pixels = pixels[0]
         return [(0, frame) for frame in pixels] if pixels.ndim == 3 else [(0, pixels)]
+
+
+def _is_stored(value: Any) -> bool:
+    """Whether a value of an event is a list of frames in a catalog."""
+    return isinstance(value, list) and bool(value) and isinstance(value[0], StoredFrame)

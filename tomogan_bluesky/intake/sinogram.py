@@ -15,8 +15,8 @@ import numpy as np
 from ..config import ScanConfig
 from ..errors import MissingFramesError
 from .angles import Angles
-from .assets import StoredFrame, read_rows
 from .documents import Frame, FrameKind
+from .frames import StoredFrame, read_rows
 from .references import References, group_by_time, mean_frame
 
 _GIB = 1 << 30
@@ -89,9 +89,9 @@ class Scan:
         rows, columns = self.references.dark.shape
         return len(self.projections), rows, columns
 
-    def read(self, indices: list[int]) -> np.ndarray:
-        """Some projections as recorded: (row, angle, column)."""
-        return read_rows([self.projections[i] for i in indices], slice(None)).swapaxes(0, 1)
+    def read(self, indices: list[int], rows: slice = slice(None)) -> np.ndarray:
+        """Rows of some projections as recorded: (row, angle, column)."""
+        return read_rows([self.projections[i] for i in indices], rows).swapaxes(0, 1)
 
     def slabs(self, rows: tuple[int, int], slab_rows: int) -> Iterator[tuple[int, np.ndarray]]:
         """Cut the detector rows [first, last) into slabs.
@@ -189,16 +189,20 @@ class FrameStore:
     def _judge_group(self, frames: list[Frame]) -> None:
         stored = [f.pixels for f in frames if isinstance(f.pixels, StoredFrame)]
         source = stored[0].source
-        n_there = source.count(max(pixels.index for pixels in stored) + 1)
+        absent = source.absent([pixels.index for pixels in stored])
+        if len(absent) == len(stored):  # there is nothing to look at
+            for frame, pixels in zip(frames, stored, strict=True):
+                self._judge(frame, absent[pixels.index])
+            return
         self._shape = self._shape or source.frame_shape  # type: ignore[assignment]
         for frame, pixels in zip(frames, stored, strict=True):
-            if source.frame_shape != self._shape:
-                fault: str | None = (
+            if pixels.index in absent:
+                fault: str | None = absent[pixels.index]
+            elif source.frame_shape != self._shape:
+                fault = (
                     f"expected frames of {_times(self._shape)} pixels, got "
                     f"{_times(source.frame_shape)}"
                 )
-            elif pixels.index >= n_there:
-                fault = f"expected a frame in its file, got a file of {n_there} frames"
             elif (
                 source.dtype.kind == "f" and not np.isfinite(read_rows([pixels], slice(None))).all()
             ):

@@ -23,6 +23,14 @@ OWNER = "derived_run_uid"
 
 _GROUP = "/entry/data"
 
+# Bytes of the file that are no pixels: the headers; and 8 an image, which is less than 1 % of any.
+_HEADERS = 65_536
+_PER_PIXEL_BYTE = 1.01
+
+# Files that HDF5 could not write to. It crashes the process when such a file is let go of, which
+# must not happen to a process that runs a scan.
+_BROKEN: list[h5py.File] = []
+
 
 def dataset_path(quantity: str) -> str:
     """Where the slices of a quantity are in the file."""
@@ -146,10 +154,12 @@ class VolumeFile:
         self._shape = shape
         self._quantities = tuple(quantities)
         self._n_written = 0
+        self._closed = False
         with self._explain("make"):
             path.parent.mkdir(parents=True, exist_ok=True)
             # Only the newest file format supports SWMR. "x": never over an existing file.
             self._file = h5py.File(path, "x", libver="latest")
+            self._reserve(0)
             self._file.attrs.update(attributes or {})
             self._datasets = self._make_datasets(units)
             if swmr:
@@ -188,10 +198,13 @@ class VolumeFile:
         n_slices = check_slab(self._shape, self._quantities, self._n_written, first_slice, arrays)
         stop = first_slice + n_slices
         with self._explain("write to"):
-            for quantity, dataset in self._datasets.items():
-                dataset.resize(stop, axis=0)
-                dataset[first_slice:stop] = arrays[quantity]
-                dataset.flush()
+            self._check_that_it_is_there()
+            self._reserve(stop)
+            with self._kept_if_it_breaks():
+                for quantity, dataset in self._datasets.items():
+                    dataset.resize(stop, axis=0)
+                    dataset[first_slice:stop] = arrays[quantity]
+                    dataset.flush()
         self._n_written = stop
 
     def close(self) -> None:
@@ -202,8 +215,34 @@ class VolumeFile:
         PublishError
             The disk does not take what is still to be written.
         """
-        with self._explain("close"):
+        if self._closed:
+            return
+        self._closed = True
+        with self._explain("close"), self._kept_if_it_breaks():
             self._file.close()
+
+    def _reserve(self, n_slices: int) -> None:
+        """Take the space for so many slices from the disk, before HDF5 counts on it.
+
+        A full disk is found out here, where it does no harm.
+        """
+        pixels = 4 * len(self._quantities) * n_slices * self._shape[1] * self._shape[2]
+        os.posix_fallocate(
+            self._file.id.get_vfd_handle(), 0, _HEADERS + int(_PER_PIXEL_BYTE * pixels)
+        )
+
+    def _check_that_it_is_there(self) -> None:
+        """A file that somebody removes can be written to, and nobody will ever read it."""
+        if os.fstat(self._file.id.get_vfd_handle()).st_nlink == 0:
+            raise OSError("it was removed while it was written")
+
+    @contextmanager
+    def _kept_if_it_breaks(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception:
+            _BROKEN.append(self._file)
+            raise
 
     def __enter__(self) -> Self:
         return self

@@ -6,11 +6,13 @@ one, mirrored, is the earlier one shifted by twice the distance of the axis from
 middle. The others are in `wedge` and `centroid`.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -22,7 +24,8 @@ from .centroid import centre_by_centroid
 from .checks import check_attenuation, first_not_finite
 from .wedge import centre_by_wedge
 
-CentreMethod = Literal["pair", "wedge", "centroid"]
+if TYPE_CHECKING:  # reconstruction needs numpy and torch only, and this needs pydantic
+    from ..config import CentreMethod
 
 AGREEMENT = 1.0
 """Most columns between the results of the methods for them to agree. On simulated scans at a tenth

@@ -44,6 +44,10 @@ class TomopyGridrec:
     for half a detector on each side. Even so the result is up to some 10 % too large, by a factor
     that depends on the padding.
 
+    TomoPy transforms two slices as one complex one, so that each leaves traces in the other's last
+    bits. Pairs are formed from the first slice of a call on, whatever the number of threads: slabs
+    of an even number of slices give the same bits however many they are.
+
     Parameters
     ----------
     geometry : ScanGeometry
@@ -89,22 +93,27 @@ class TomopyGridrec:
         """
         check_attenuation(attenuation, self.geometry)
         n, pad = self.geometry.n_columns, self.geometry.n_columns // 2
-        volume = np.empty((len(attenuation), n, n), np.float32)
-        for index, sinogram in enumerate(attenuation.cpu().numpy()):
-            padded = np.pad(sinogram, ((0, 0), (pad, pad)), mode="edge")
-            # TomoPy transforms two slices as one complex one, so that each leaves traces in the
-            # other's last bits: pair each with nothing.
-            pair = np.stack((padded, np.zeros_like(padded)))
-            image = self._tomopy.recon(
-                pair,
-                self.geometry.theta,
-                center=self.geometry.rotation_centre + pad,
-                sinogram_order=True,
-                algorithm="gridrec",
-                ncore=1,
-                **self._options,
-            )
-            volume[index] = image[0, pad : pad + n, pad : pad + n]
+        if len(attenuation) == 0:
+            return attenuation.new_empty((0, n, n))
+        sinograms = attenuation.cpu().numpy()
+        padded = np.empty((*sinograms.shape[:2], n + 2 * pad), np.float32)
+        padded[..., :pad] = sinograms[..., :1]
+        padded[..., pad : pad + n] = sinograms
+        padded[..., pad + n :] = sinograms[..., -1:]
+        n_threads = torch.get_num_threads()
+        volume = self._tomopy.recon(
+            padded,
+            self.geometry.theta,
+            center=self.geometry.rotation_centre + pad,
+            sinogram_order=True,
+            algorithm="gridrec",
+            # The slice's own pixels: TomoPy then leaves those beside it out.
+            num_gridx=n,
+            num_gridy=n,
+            ncore=n_threads,
+            nchunk=2 * math.ceil(len(padded) / (2 * n_threads)),
+            **self._options,
+        )
         return torch.from_numpy(volume).to(attenuation.device)
 
 

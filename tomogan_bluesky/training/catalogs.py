@@ -143,14 +143,13 @@ class ScanReader:
         references = scan.references
         fields = Fields(references.dark, references.flats, references.weights_at(scan.times))
         centre = config.rotation_centre if rotation_centre is None else rotation_centre
-        if centre is None:
-            centre = find_rotation_centre(
-                scan.read, scan.theta, fields, config.minimum_transmission
-            )
         _, n_rows, n_columns = scan.shape
+        rows = self._scan.rows or (0, n_rows)
+        if centre is None:
+            centre = find_rotation_centre(scan.read, scan.theta, fields, rows, config).centre
         geometry = ScanGeometry(scan.theta, centre, n_columns)
         pipeline = SlabPipeline(geometry, config, None, fields, self._device)
-        slabs = scan.slabs(self._scan.rows or (0, n_rows), config.slab_rows)
+        slabs = scan.slabs(rows, config.slab_rows)
         slices = [pipeline.reconstruct(row, frames)[0].cpu() for row, frames in slabs]
         return CatalogScan(start, torch.cat(slices), centre)
 

@@ -1,6 +1,8 @@
 """Frames in files: growing, missing, truncated, and where they may be read from."""
 
+import re
 import threading
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -9,7 +11,8 @@ import tifffile
 
 from tomogan_bluesky.config import ScanConfig
 from tomogan_bluesky.errors import AssetError
-from tomogan_bluesky.intake.assets import Assets, StoredFrame, read_rows
+from tomogan_bluesky.intake.assets import Assets, allowed_path
+from tomogan_bluesky.intake.frames import StoredFrame, read_rows
 from tomogan_bluesky.intake.uris import file_uri
 
 FRAMES = np.arange(6 * 4 * 5, dtype=np.uint16).reshape(6, 4, 5)
@@ -90,6 +93,85 @@ def test_tiff_sequences(tmp_path):
         source = assets.source(uid)
         assert (source.frame_shape, source.dtype, source.count(9)) == ((4, 5), np.uint16, 6)
         np.testing.assert_array_equal(source.read(slice(2, 5), slice(1, 3)), FRAMES[2:5, 1:3])
+
+
+def tiff_sequence(folder, first, name="img_{:04d}.tif"):
+    for number, frame in enumerate(FRAMES, first):
+        tifffile.imwrite(folder / name.format(number), frame)
+
+
+def tiff_assets(uri, parameters, **config):
+    assets = Assets(ScanConfig(**{"file_wait_s": 0, **config}))
+    assets.add(
+        {
+            "uid": "r",
+            "data_key": "camera",
+            "mimetype": "multipart/related;type=image/tiff",
+            "uri": uri,
+            "parameters": parameters,
+        }
+    )
+    return assets
+
+
+@pytest.mark.parametrize(
+    ("documents_from", "files_from", "first_file_number"), [(0, 0, 0), (1, 1, 0), (0, 1, 1)]
+)
+def test_tiff_files_are_numbered_from_wherever(
+    tmp_path, documents_from, files_from, first_file_number
+):
+    tiff_sequence(tmp_path, files_from)
+    source = tiff_assets(
+        file_uri(tmp_path),
+        {"template": "img_{:04d}.tif"},
+        first_file_number=first_file_number,
+    ).source("r")
+    indices = list(range(documents_from, documents_from + 6))
+    assert source.absent(indices) == {}
+    assert source.frame_shape == (4, 5)
+    np.testing.assert_array_equal(source.read(indices, slice(1, 3)), FRAMES[:, 1:3])
+
+
+def test_tiff_files_that_are_numbered_otherwise_are_an_error_with_the_setting(tmp_path):
+    tiff_sequence(tmp_path, 1)
+    source = tiff_assets(file_uri(tmp_path), {"template": "img_{:04d}.tif"}).source("r")
+    absent = source.absent(range(6))
+    assert list(absent) == [0]
+    assert re.search(r"img_0000\.tif.*img_0001\.tif to .*scan\.first_file_number", absent[0])
+
+
+def test_tiff_templates_as_tiled_reads_them(tmp_path):
+    """The template stands behind the URI as it is; old ones have a place for a file name."""
+    tiff_sequence(tmp_path, 0, "scan_{:06d}.tif")
+    for uri, parameters in (
+        (f"file://localhost{tmp_path}/scan", {"template": "_{:06d}.tif"}),
+        (f"file://localhost{tmp_path}/", {"template": "/scan_{:06d}.tif"}),
+        (f"file://localhost{tmp_path}/", {"template": "%s%s_%6.6d.tif", "filename": "scan"}),
+    ):
+        source = tiff_assets(uri, parameters).source("r")
+        np.testing.assert_array_equal(source.read([5, 0], slice(None)), FRAMES[[5, 0]])
+
+
+def test_a_tiff_file_that_is_a_link_out_of_the_allowed_folders_is_refused(tmp_path):
+    inside = tmp_path / "raw"
+    inside.mkdir()
+    tiff_sequence(tmp_path, 0)
+    (inside / "img_0000.tif").symlink_to(tmp_path / "img_0000.tif")
+    source = tiff_assets(
+        file_uri(inside), {"template": "img_{:04d}.tif"}, allowed_roots=(inside,)
+    ).source("r")
+    with pytest.raises(AssetError, match="allowed_roots"):
+        source.read([0], slice(None))
+
+
+def test_a_path_map_matches_whole_names_of_folders(hdf5):
+    elsewhere = hdf5.parent / "elsewhere"
+    config = ScanConfig(path_map=((str(hdf5.parent)[:-1], str(elsewhere)),))
+    assert allowed_path(hdf5, "", config) == hdf5
+    folder = ScanConfig(path_map=((f"{hdf5.parent}/", f"{elsewhere}/"),))
+    assert allowed_path(hdf5, "", folder) == elsewhere / hdf5.name
+    windows = ScanConfig(path_map=(("C:\\data", "/mnt"),))
+    assert allowed_path(Path("C:\\data\\a\\b.h5"), "", windows) == Path("/mnt/a/b.h5")
 
 
 def test_area_detector_resources(hdf5):

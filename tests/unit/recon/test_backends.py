@@ -58,15 +58,31 @@ def test_tomopy_puts_objects_where_its_origin_says(tomopy, method, n_columns, ma
 
 
 @pytest.mark.tomopy
-@pytest.mark.parametrize("method", [TomopyGridrec, TomopyFBP])
-def test_tomopy_bits_do_not_depend_on_the_slices_beside(tomopy, method, geometry):
+@pytest.mark.parametrize(
+    ("method", "slabs"), [(TomopyGridrec, (2, 4)), (TomopyFBP, (1, 2, 3))], ids=["gridrec", "fbp"]
+)
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_tomopy_bits_do_not_depend_on_the_slab(
+    tomopy, method, slabs, n_threads, geometry, one_or_more_threads
+):
     reconstruct = method(geometry)
-    sinograms = torch.rand(3, 61, 97)
+    sinograms = torch.rand(5, 61, 97)
     volume = reconstruct(sinograms)
-    for size in (1, 2):
+    one_or_more_threads(n_threads)
+    for size in slabs:
         parts = [reconstruct(part) for part in sinograms.split(size)]
         assert torch.equal(torch.cat(parts), volume)
     assert reconstruct(sinograms[:0]).shape == (0, 97, 97)
+
+
+@pytest.mark.tomopy
+def test_tomopy_gridrec_pairs_slices_that_leave_traces_of_rounding_only(
+    tomopy, geometry, relative_error
+):
+    reconstruct = TomopyGridrec(geometry)
+    sinograms = torch.rand(3, 61, 97)
+    alone = torch.cat([reconstruct(part) for part in sinograms.split(1)])
+    assert relative_error(reconstruct(sinograms), alone) < 1e-6
 
 
 @pytest.mark.tomopy

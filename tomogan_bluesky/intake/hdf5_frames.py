@@ -1,0 +1,143 @@
+"""Frames in HDF5 files, also while these are written.
+
+Enters: a file, and the name of a dataset. Leave: blocks of its frames, and when they were taken.
+"""
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from ..errors import AssetError
+
+_POLL_S = 0.02
+
+# Where areaDetector's file plugin writes the time of each frame, and when its clock starts (1990).
+_EPICS_TIMES = (
+    "/entry/instrument/NDAttributes/NDArrayEpicsTSSec",
+    "/entry/instrument/NDAttributes/NDArrayEpicsTSnSec",
+)
+_EPICS_EPOCH = 631_152_000
+
+
+class Hdf5Frames:
+    """A dataset of an HDF5 file, which may still be growing.
+
+    Parameters
+    ----------
+    path : Path
+    dataset : str
+        Of shape (frame, row, column), (frame,), or with axes of 1 between.
+    wait_s : float
+        Seconds for a file or a frame to appear.
+    """
+
+    def __init__(self, path: Path, dataset: str, wait_s: float) -> None:
+        self._path = path
+        self._name = dataset
+        self._wait_s = wait_s
+        self._file: h5py.File | None = None
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(self._dataset().dtype)
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        return tuple(self._dataset().shape[1:][-2:])
+
+    def count(self, at_least: int) -> int:
+        deadline = time.monotonic() + self._wait_s
+        while (n := self._refreshed()) < at_least and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+        return n
+
+    def absent(self, indices: Sequence[int]) -> dict[int, str]:
+        n = self.count(max(indices, default=-1) + 1)
+        why = f"expected a frame in its file, got a file of {n} frames"
+        return {index: why for index in indices if index >= n}
+
+    def read(self, indices: slice | list[int], rows: slice) -> np.ndarray:
+        dataset = self._dataset()
+        axes_of_one = (0,) * (dataset.ndim - 3)
+        try:
+            where = (indices, *axes_of_one, rows) if dataset.ndim >= 3 else (indices,)
+            return np.asarray(dataset[where])
+        except OSError as error:
+            raise AssetError(
+                f"{self._path}: expected to read frames from {self._name!r}, got: {error}; the "
+                "file is truncated or its disk fails"
+            ) from error
+
+    def times(self, indices: slice) -> np.ndarray | None:
+        """What areaDetector writes of the time of each frame, seconds since 1970."""
+        self.count(indices.stop)
+        file = self._dataset().file
+        if not all(name in file for name in _EPICS_TIMES):
+            return None
+        parts = [file[name] for name in _EPICS_TIMES]
+        for part in parts:
+            with suppress(OSError):
+                part.id.refresh()
+        seconds, nanoseconds = (part[indices].astype(np.float64) for part in parts)
+        return seconds + nanoseconds * 1e-9 + _EPICS_EPOCH
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _dataset(self) -> h5py.Dataset:
+        if self._file is None:
+            self._file = self._opened()
+        if self._name not in self._file:
+            names: list[str] = []
+            self._file.visititems(
+                lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None
+            )
+            self.close()
+            raise AssetError(
+                f"{self._path}: expected a dataset {self._name!r}, got only "
+                f"{', '.join(names) or 'none'}; see the parameters of the resource document"
+            )
+        dataset = self._file[self._name]
+        if any(n != 1 for n in dataset.shape[1:-2]):
+            raise AssetError(
+                f"{self._path}: expected {self._name!r} to be (frame, row, column), got shape "
+                f"{dataset.shape}"
+            )
+        return dataset
+
+    def _refreshed(self) -> int:
+        dataset = self._dataset()
+        with suppress(OSError):  # only a file that was opened for reading while written refreshes
+            dataset.id.refresh()
+        return int(dataset.shape[0])
+
+    def _opened(self) -> h5py.File:
+        """The file, once it can be opened: a writer may not have made it readable yet.
+
+        As a finished file first: HDF5 finds a truncated one out then, which it reads for ever as
+        one that is being written.
+        """
+        deadline = time.monotonic() + self._wait_s
+        while True:
+            errors = []
+            for swmr in (False, True):
+                try:
+                    # Chunks are frames, mostly: without a cache of chunks, rows of an uncompressed
+                    # frame are read without the rest of it.
+                    return h5py.File(self._path, "r", libver="latest", swmr=swmr, rdcc_nbytes=0)
+                except OSError as error:
+                    errors.append(error)
+                    if "truncated" in str(error):
+                        break
+            if time.monotonic() > deadline:
+                raise AssetError(
+                    f"{self._path}: expected an HDF5 file that can be read, got: {errors[0]}; is "
+                    "it there, on this machine, and closed or written in SWMR mode?"
+                ) from errors[0]
+            time.sleep(_POLL_S)
