@@ -13,6 +13,7 @@ from ..errors import ConfigurationError
 
 FIELD_OF_VIEW = 0.9  # of half the image's width
 _WINDOW = 7  # pixels, of the structural similarity
+_CORRELATED = 0.5
 _EDGE_SHARE = 0.1  # the strongest tenth of the reference's gradients are its edges
 
 
@@ -81,6 +82,50 @@ def edge_f1(image: np.ndarray, reference: np.ndarray) -> float:
     threshold = np.quantile(wanted, 1 - _EDGE_SHARE)
     found, edges = there > threshold, wanted > threshold
     return float(2 * (found & edges).sum() / (found.sum() + edges.sum()))
+
+
+def fourier_ring_correlation(
+    image: np.ndarray, reference: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Correlation of two slices by spatial frequency.
+
+    Van Heel, Ultramicroscopy 21, 95 (1987), of what is inside a circle with a soft border. Rings
+    are one frequency of the image wide. Against a reference without noise it says how faithful each
+    frequency is; two images that one network made agree in what the network makes up, too.
+
+    Returns
+    -------
+    frequency : array, shape (ring,)
+        In cycles a pixel, up to 0.5.
+    correlation : array, shape (ring,)
+        In [-1, 1].
+    """
+    inside = _inside(image, reference)
+    size = len(inside)
+    axis = (np.arange(size) - (size - 1) / 2) * 2 / size
+    radius = np.hypot(axis[:, None], axis) / FIELD_OF_VIEW
+    window = np.where(radius < 1, np.cos(np.pi / 2 * np.clip(radius * 5 - 4, 0, 1)) ** 2, 0)
+    one, two = (
+        np.fft.rfft2(window * (a - np.average(a, weights=window)))
+        for a in (np.asarray(image, np.float64), np.asarray(reference, np.float64))
+    )
+    frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size))
+    ring = np.rint(frequency * size).astype(int)
+    n_rings = size // 2 + 1
+
+    def total(values: np.ndarray) -> np.ndarray:
+        return np.bincount(ring.ravel(), values.ravel(), ring.max() + 1)[1:n_rings]
+
+    power = total(np.abs(one) ** 2) * total(np.abs(two) ** 2)
+    correlation = total((one * two.conj()).real) / np.sqrt(np.maximum(power, 1e-300))
+    return np.arange(1, n_rings) / size, correlation
+
+
+def frc_frequency(image: np.ndarray, reference: np.ndarray) -> float:
+    """Frequency, in cycles a pixel, up to which the Fourier ring correlation is at least 1/2."""
+    frequency, correlation = fourier_ring_correlation(image, reference)
+    below = np.flatnonzero(correlation < _CORRELATED)
+    return float(frequency[below[0]] if len(below) else frequency[-1])
 
 
 def sobel_magnitude(image: np.ndarray) -> np.ndarray:

@@ -10,6 +10,8 @@ from tomogan_bluesky.training.metrics import (
     edge_f1,
     edge_fidelity,
     field_of_view,
+    fourier_ring_correlation,
+    frc_frequency,
     psnr,
     sobel_magnitude,
     ssim,
@@ -104,3 +106,29 @@ def test_refuses_what_can_not_be_compared(score):
         score(np.zeros((8, 9)), np.zeros((8, 9)))
     with pytest.raises(ConfigurationError, match="constant"):
         score(np.zeros((8, 8)), np.ones((8, 8)))
+
+
+def test_ring_correlation_falls_where_noise_begins(reference):
+    """White noise in the upper half of the frequencies: correlation 1 below and none above."""
+    size = len(reference)
+    rng = np.random.default_rng(5)
+    white = rng.standard_normal((size, size))
+    frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.fftfreq(size))
+    coloured = np.fft.ifft2(np.fft.fft2(white) * (frequency > 0.25)).real
+    image = (
+        white
+        - coloured
+        + np.fft.ifft2(np.fft.fft2(rng.standard_normal((size, size))) * (frequency > 0.25)).real
+    )
+    rings, correlation = fourier_ring_correlation(image, white)
+    assert correlation[(rings > 0.02) & (rings < 0.22)].min() > 0.9
+    assert abs(correlation[rings > 0.28].mean()) < 0.1
+    assert frc_frequency(image, white) == pytest.approx(0.25, abs=0.02)
+    assert frc_frequency(white, white) == pytest.approx(0.5)
+
+
+def test_ring_correlation_does_not_depend_on_units_or_offset(reference):
+    noisy = reference + np.random.default_rng(6).standard_normal(reference.shape) * reference.std()
+    _, expected = fourier_ring_correlation(noisy, reference)
+    _, found = fourier_ring_correlation(1e3 * noisy + 5, reference)
+    np.testing.assert_allclose(found, expected, atol=1e-6)

@@ -1,0 +1,125 @@
+"""The pinned sets: what must not move, and what they are."""
+
+import numpy as np
+import pytest
+
+from tomogan_bluesky.errors import ConfigurationError
+from tomogan_bluesky.recon.phantoms import HELD_OUT_FAMILY, TRAINING_FAMILIES
+from tomogan_bluesky.training.metrics import psnr
+from tomogan_bluesky.training.pinned import (
+    DOSES,
+    PINNED_SETS,
+    PinnedScans,
+    pinned_slices,
+)
+
+# Figures in the documentation are of these recipes: a new one needs a new name.
+DIGESTS = {
+    "512": "dd7f8732bdb8b52fa803ffd5698285edb5708d9647b440b739e2cc7a04d46732",
+    "256": "b9f5eb1e6255b87ba8a996f2120d7a83758d0f1e556ebf14fc232f46be74b0c7",
+    "512-foreign": "64c5f3934c5207590269e91a595a2d87fd156553d67582486045b6623336a38d",
+    "256-foreign": "b601fdae6b81f54c3a1d696bef878b6cb2534d7f625447d74de6063f4423c30d",
+}
+
+# Of the first slice of two families: pixels (100, 128), (128, 90) and (170, 150) in 1/pixel.
+PIXELS = {
+    ("256", "foam"): {
+        "clean": [0.0010035, 0.0121377, 0.0072608],
+        "full": [0.000912, 0.0120118, 0.0068937],
+        "quarter": [0.0005382, 0.0121324, 0.007387],
+    },
+    ("256", "fibres"): {
+        "clean": [0.0079642, 0.0031653, 0.0071712],
+        "full": [0.0082272, 0.002418, 0.0076604],
+        "quarter": [0.0074445, 0.0024896, 0.0092916],
+    },
+    ("256-foreign", "battery"): {
+        "clean": [0.0039107, 0.0080583, 0.0126658],
+        "full": [0.0038038, 0.0079164, 0.0125006],
+        "quarter": [0.0034149, 0.0080529, 0.013187],
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def sets():
+    return {name: pinned_slices(name, (1.0, 0.25), 1) for name in ("256", "256-foreign")}
+
+
+def test_recipes_do_not_move():
+    assert {name: recipe.digest() for name, recipe in PINNED_SETS.items()} == DIGESTS
+
+
+def test_recipes_are_what_the_goals_were_set_for():
+    for size, angles, photons in ((512, 804, 1.1e5), (256, 402, 5.5e4)):
+        recipe = PINNED_SETS[str(size)]
+        assert (recipe.size, recipe.n_angles, recipe.photons) == (size, angles, photons)
+        assert recipe.largest == 2.0
+        assert recipe.families == TRAINING_FAMILIES
+        assert len(recipe.families) * recipe.slices_a_family >= 12
+        assert recipe.ring_gain == recipe.blur_px == recipe.drift == 0
+        foreign = PINNED_SETS[f"{size}-foreign"]
+        assert foreign.families == (HELD_OUT_FAMILY,)
+        assert min(foreign.ring_gain, foreign.blur_px, foreign.drift) > 0
+    assert {16.0, 4.0, 1.0, 0.5, 0.25, 0.1, 0.05} == set(DOSES)
+
+
+@pytest.mark.parametrize(("name", "family"), PIXELS)
+def test_pixels_do_not_move(sets, name, family):
+    slices = sets[name]
+    i = slices.families.index(family)
+    contrast = slices.clean[i].max()
+    stacks = {"clean": slices.clean, "full": slices.full_dose, "quarter": slices.noisy[0.25]}
+    for kind, expected in PIXELS[name, family].items():
+        found = [stacks[kind][i, y, x] for y, x in ((100, 128), (128, 90), (170, 150))]
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * contrast)
+
+
+def test_doses_and_scans_have_noise_of_their_own(sets):
+    slices = sets["256"]
+    noise = [(a - slices.clean)[:, 64:-64, 64:-64].ravel() for a in slices.noisy.values()]
+    noise.append((slices.full_dose - slices.clean)[:, 64:-64, 64:-64].ravel())
+    assert np.abs(np.corrcoef(noise) - np.eye(3)).max() < 0.05
+    full, quarter, second = (n.std() for n in noise)
+    assert quarter / full == pytest.approx(2, rel=0.1)
+    assert second == pytest.approx(full, rel=0.05)
+
+
+def test_a_part_of_a_set_is_the_same_slices(sets):
+    """So a quick look is a look at the same."""
+    recipe = PINNED_SETS["256"]
+    two = PinnedScans(recipe.model_copy(update={"families": ("foam",)}), 2)
+    one = PinnedScans(recipe.model_copy(update={"families": ("foam",)}), 1)
+    assert two.families == ("foam", "foam")
+    np.testing.assert_array_equal(two.measured(0.25)[:1], one.measured(0.25))
+    np.testing.assert_array_equal(two.second_full_dose()[:1], one.second_full_dose())
+
+
+def test_the_foreign_set_has_faults_that_the_reference_has_not():
+    recipe = PINNED_SETS["256-foreign"].model_copy(update={"size": 64, "n_angles": 90})
+    scans = PinnedScans(recipe, 1)
+    bright = scans.measured(16.0)
+    error = (bright - scans.clean())[0].numpy()
+    columns = error.mean(0)
+    assert columns.std() > 0.5 * recipe.ring_gain  # stripes: the same at all angles
+    rows = error.mean(1)
+    assert rows[-1] - rows[0] == pytest.approx(recipe.drift, rel=0.2)  # fades: seems to absorb
+
+
+def test_cache_gives_the_same_slices(tmp_path, monkeypatch):
+    small = {"tiny": PINNED_SETS["256"].model_copy(update={"size": 32, "n_angles": 40})}
+    monkeypatch.setattr("tomogan_bluesky.training.pinned.PINNED_SETS", small)
+    first = pinned_slices("tiny", (1.0, 0.5), 1, tmp_path)
+    monkeypatch.setattr("tomogan_bluesky.training.pinned.PinnedScans", None)
+    again = pinned_slices("tiny", (1.0, 0.5), 1, tmp_path)
+    for dose in (1.0, 0.5):
+        np.testing.assert_array_equal(first.noisy[dose], again.noisy[dose])
+    np.testing.assert_array_equal(first.clean, again.clean)
+    assert psnr(first.full_dose[0], first.clean[0]) > 20
+
+
+def test_refuses_what_is_no_set_and_no_dose():
+    with pytest.raises(ConfigurationError, match="expected one of 512, 256"):
+        pinned_slices("1024")
+    with pytest.raises(ConfigurationError, match="positive"):
+        pinned_slices("256", (0.0,))
