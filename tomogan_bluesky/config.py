@@ -29,6 +29,23 @@ class _Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class StoredFrames(_Config):
+    """Frames in files that the documents of a scan do not refer to."""
+
+    path: str
+    """An HDF5 file, or TIFF files with ``*`` in their name; it may name keys of the start document,
+    as in ``/data/{data_session}/flats.h5``."""
+    dataset: str | None = None
+    """In an HDF5 file; None: where Data Exchange or NXtomo have such frames."""
+
+
+class ReferenceFiles(_Config):
+    """Darks and flats in files."""
+
+    darks: StoredFrames
+    flats: StoredFrames
+
+
 class ScanConfig(_Config):
     """Where the frames and the angles of a scan are found in its documents."""
 
@@ -55,6 +72,8 @@ class ScanConfig(_Config):
     """Flats of several times: their mean, or interpolated linearly between them in time."""
     references_run_key: str | None = None
     """Key of the start document with the uid of the run that holds the darks and flats."""
+    reference_files: ReferenceFiles | None = None
+    """Darks and flats for scans that have none of their own and name no run that has."""
     path_map: tuple[tuple[str, str], ...] = ()
     """Beginnings of paths as the documents have them, and what they are on this machine."""
     allowed_roots: tuple[Path, ...] | None = None

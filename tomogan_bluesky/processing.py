@@ -36,6 +36,7 @@ class RunProcessor:
         self._engine = engine
         self._raw_uid: str = start_doc["uid"]
         self._record = RunRecord(self._raw_uid)
+        self._references_from: dict[str, Any] = {}
         self._settings, self._enabled = engine.settings, True
         with suppress(StageFailed), self._record.stage("intake"):
             plan = plan_settings(start_doc)
@@ -159,9 +160,9 @@ class RunProcessor:
         if "intake" in self._record.failed_stages:
             raise StageFailed("intake")
         with self._record.stage("intake"):
-            elsewhere = None
-            if self._references_uid != self._raw_uid:
-                elsewhere = self._engine.reference_runs.get(self._references_uid)
+            elsewhere, self._references_from = self._engine.reference_runs.elsewhere(
+                self._documents.start_doc, self._store.has_references
+            )
             scan = self._store.scan(self._documents.angles, self._promised(), elsewhere)
         account = scan.account
         status = self._documents.stop_doc.get("exit_status")
@@ -257,12 +258,6 @@ class RunProcessor:
 
     # What is said of the run -------------------------------------------------------------------
 
-    @property
-    def _references_uid(self) -> str:
-        """Uid of the run that holds the darks and flats: this one, if its start names no other."""
-        key = self._settings.scan.references_run_key
-        return str(self._documents.start_doc.get(key, self._raw_uid)) if key else self._raw_uid
-
     def _promised(self) -> int | None:
         """How many projections there should be: of a finished run those that it counted."""
         documents = self._documents
@@ -291,7 +286,7 @@ class RunProcessor:
         md: dict[str, Any] = {
             "analysis": {"name": "tomogan_bluesky", "version": __version__},
             "configuration": json.dumps(self._settings.decisive()),
-            "dark_flat_run": self._references_uid,
+            **self._references_from,
             "slab_rows": self._settings.reconstruction.slab_rows,
         }
         if geometry is not None:

@@ -1,16 +1,18 @@
-"""Darks and flats that were recorded in a run of their own.
+"""Darks and flats that a scan does not have itself: those of another run, or in files.
 
-Enter: runs with darks and flats, live or from a catalog. Leave: their `References`, by uid.
+Enter: runs with darks and flats, live or from a catalog, and settings that name files. Leave: their
+`References`, remembered.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 from .config import ScanConfig
 from .errors import MissingFramesError
 from .intake.archive import documents
 from .intake.documents import ScanDocuments
+from .intake.reference_files import find_reference_files, read_references
 from .intake.references import References
 from .intake.sinogram import FrameStore
 
@@ -19,7 +21,7 @@ _KEPT = 8
 
 
 class ReferenceRuns:
-    """Remembers the references of runs, and looks into the catalog for those it has not seen.
+    """Remembers references, and looks into the catalog and into files for those it has not seen.
 
     Parameters
     ----------
@@ -32,14 +34,45 @@ class ReferenceRuns:
     def __init__(self, config: ScanConfig, find_run: Callable[[str], Any]) -> None:
         self._config = config
         self._find_run = find_run
-        self._known: OrderedDict[str, References] = OrderedDict()
+        self._known: OrderedDict[Hashable, References] = OrderedDict()
 
     def remember(self, uid: str, references: References) -> None:
         """Keep the references of a run that went by."""
-        self._known[uid] = references
-        self._known.move_to_end(uid)
-        while len(self._known) > _KEPT:
-            self._known.popitem(last=False)
+        self._keep(uid, references)
+
+    def elsewhere(
+        self, start_doc: Mapping[str, Any], has_own: bool
+    ) -> tuple[References | None, dict[str, Any]]:
+        """What a scan takes from elsewhere.
+
+        Parameters
+        ----------
+        start_doc : mapping
+        has_own : bool
+            Whether the scan has darks and flats itself.
+
+        Returns
+        -------
+        references : References or None
+            None: the scan depends on its own.
+        provenance : dict
+            For the start document of the derived run: which run or which files.
+
+        Raises
+        ------
+        IntakeError
+            There should be some elsewhere, and there are not.
+        """
+        own, key = str(start_doc["uid"]), self._config.references_run_key
+        uid = str(start_doc.get(key, own)) if key else own
+        if uid != own:
+            return self.get(uid), {"dark_flat_run": uid}
+        if self._config.reference_files is None or has_own:
+            return None, {"dark_flat_run": own}
+        files = find_reference_files(self._config, start_doc)
+        if files not in self._known:
+            self._keep(files, read_references(files, self._config))
+        return self._known[files], {"dark_flat_files": [str(file) for file in files]}
 
     def get(self, uid: str) -> References:
         """The references of a run.
@@ -59,7 +92,16 @@ class ReferenceRuns:
                 )
             store = FrameStore(self._config)
             reader = ScanDocuments(self._config, store.add, store.expect_shape)
-            for name, doc in documents(run):
-                reader(name, doc)
-            self.remember(uid, store.references())
+            try:
+                for name, doc in documents(run):
+                    reader(name, doc)
+                self.remember(uid, store.references())
+            finally:
+                reader.close()
         return self._known[uid]
+
+    def _keep(self, key: Hashable, references: References) -> None:
+        self._known[key] = references
+        self._known.move_to_end(key)
+        while len(self._known) > _KEPT:
+            self._known.popitem(last=False)

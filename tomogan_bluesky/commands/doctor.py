@@ -42,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
     from ..intake.archive import documents
     from ..intake.diagnosis import diagnose
     from ..publish.catalog import connect, find_run
+    from ..reference_runs import ReferenceRuns
 
     profile = load_profile(args.profile) if args.profile else Profile(version=1)
     if args.run is None:
@@ -60,7 +61,10 @@ def run(args: argparse.Namespace) -> int:
         else:
             raise ConfigurationError("expected --catalog or --tiled, to find the run in")
         raw = find_run(client, args.run)
-        findings = diagnose(documents(raw), profile.scan)
+        references = ReferenceRuns(profile.scan, client.get)
+        findings = diagnose(
+            documents(raw), profile.scan, lambda *of_run: references.elsewhere(*of_run)[0]
+        )
     for finding in findings:
         if args.json:
             print(json.dumps(asdict(finding)))

@@ -95,7 +95,7 @@ class Assets:
         if mimetype == "application/x-hdf5":
             dataset = parameters.get("dataset") or parameters.get("path")
             if dataset:
-                return Hdf5Frames(path, dataset, self._config.file_wait_s)
+                return self._hdf5(path, dataset)
         if mimetype == "multipart/related;type=image/tiff" and "template" in parameters:
             return self._tiff(path, doc["uri"].endswith("/"), parameters)
         raise AssetError(
@@ -109,14 +109,15 @@ class Assets:
         where = f"{doc['root'].rstrip('/')}/{doc['resource_path'].lstrip('/')}"
         path = allowed_path(Path(where), where, self._config)
         if doc["spec"].startswith("AD_HDF5"):
-            return Hdf5Frames(
-                path, kwargs.get("dataset", "entry/data/data"), self._config.file_wait_s
-            )
+            return self._hdf5(path, kwargs.get("dataset", "entry/data/data"))
         if doc["spec"].startswith("AD_TIFF") and "template" in kwargs:
             return self._tiff(path, True, kwargs)
         raise AssetError(
             f"{where}: expected a resource of spec AD_HDF5 or AD_TIFF, got {doc['spec']!r}"
         )
+
+    def _hdf5(self, path: Path, dataset: str) -> Hdf5Frames:
+        return Hdf5Frames(path, dataset, self._config.file_wait_s, self._allowed)
 
     def _tiff(self, path: Path, is_folder: bool, parameters: Mapping[str, Any]) -> TiffFrames:
         """Tiled puts the template behind the URI as it is, folder or not; older documents name a
@@ -130,8 +131,11 @@ class Assets:
             template,
             self._config.first_file_number,
             self._config.file_wait_s,
-            lambda file: allowed_path(file, str(file), self._config),
+            self._allowed,
         )
+
+    def _allowed(self, path: Path) -> Path:
+        return allowed_path(path, str(path), self._config)
 
 
 def allowed_path(path: Path | None, uri: str, config: ScanConfig) -> Path:

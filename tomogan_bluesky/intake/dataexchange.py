@@ -23,7 +23,7 @@ EXPECTED = (
     "Data Exchange (HDF5 with the datasets data, data_white, data_dark and theta in /exchange)"
 )
 
-_DATASETS = {"primary": "data", "flat": "data_white", "dark": "data_dark"}
+DATASETS = {"primary": "data", "flat": "data_white", "dark": "data_dark"}
 
 # Where the size of a pixel on the sample is, and its unit where the file names none: the Data
 # Exchange reference, and what the beamlines of the APS write.
@@ -55,7 +55,7 @@ def read_data_exchange(path: Path, file: h5py.File) -> RecordedScan:
     """
     missing = [
         name
-        for name in (*_DATASETS.values(), "theta")
+        for name in (*DATASETS.values(), "theta")
         if dataset_in(file, [f"exchange/{name}"]) is None
     ]
     if missing:
@@ -73,7 +73,7 @@ def read_data_exchange(path: Path, file: h5py.File) -> RecordedScan:
         raise IntakeError(
             f"{path}: expected degrees or radians as the units of /exchange/theta, got {named!r}"
         )
-    datasets = {stream: file[f"exchange/{name}"] for stream, name in _DATASETS.items()}
+    datasets = {stream: file[f"exchange/{name}"] for stream, name in DATASETS.items()}
     return RecordedScan(
         source=path,
         folders=(path.parent,),

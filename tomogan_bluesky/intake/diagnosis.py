@@ -3,7 +3,7 @@
 Enter: the documents of a run, and the settings. Leave: findings, for people.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from ..config import ScanConfig
 from ..errors import IntakeError
 from .documents import FrameKind, ScanDocuments
 from .keys import angle_keys, image_keys
+from .references import References
 from .sinogram import FrameStore
 
 _KINDS: tuple[FrameKind, ...] = ("projection", "dark", "flat")
@@ -36,7 +37,11 @@ class Finding:
     mend: str = ""
 
 
-def diagnose(documents: Iterable[tuple[str, dict[str, Any]]], config: ScanConfig) -> list[Finding]:
+def diagnose(
+    documents: Iterable[tuple[str, dict[str, Any]]],
+    config: ScanConfig,
+    elsewhere: Callable[[Mapping[str, Any], bool], References | None] = lambda start, has_own: None,
+) -> list[Finding]:
     """Look at a run as the callback would.
 
     Parameters
@@ -44,6 +49,9 @@ def diagnose(documents: Iterable[tuple[str, dict[str, Any]]], config: ScanConfig
     documents : iterable of (name, doc)
         Of one run.
     config : ScanConfig
+    elsewhere : callable, optional
+        Takes the start document and whether the run has darks and flats; returns those that it
+        takes from another run or from files, or None.
 
     Returns
     -------
@@ -64,7 +72,8 @@ def diagnose(documents: Iterable[tuple[str, dict[str, Any]]], config: ScanConfig
     angles = [_of_angle(doc, config) for n, doc in descriptors.items() if _holds_angles(reader, n)]
     counts = [_of_count(kind, store, descriptors, config) for kind in _KINDS]
     try:
-        whole = [_of_scan(reader, store)]
+        references = elsewhere(reader.start_doc, store.has_references)
+        whole = [_of_scan(reader, store, references)]
     except IntakeError as error:
         whole = [Finding(False, str(error))]
     finally:
@@ -141,7 +150,8 @@ def _of_count(
     spare = [
         name for name, doc in descriptors.items() if name not in used and image_keys(doc, config)
     ]
-    if kind != "projection" and (config.references_run_key or config.flat == "none"):
+    elsewhere = config.references_run_key or config.reference_files or config.flat == "none"
+    if kind != "projection" and elsewhere:
         return Finding(True, f"no {kind} frames here, as configured")
     return Finding(
         False,
@@ -150,8 +160,8 @@ def _of_count(
     )
 
 
-def _of_scan(reader: ScanDocuments, store: FrameStore) -> Finding:
-    scan = store.scan(reader.angles, reader.declared_projections)
+def _of_scan(reader: ScanDocuments, store: FrameStore, references: References | None) -> Finding:
+    scan = store.scan(reader.angles, reader.declared_projections, references)
     degrees = np.rad2deg(scan.theta)
     n_angles, rows, columns = scan.shape
     account = ", ".join(

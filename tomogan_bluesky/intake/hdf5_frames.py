@@ -4,7 +4,7 @@ Enters: a file, and the name of a dataset. Leave: blocks of its frames, and when
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,12 +33,18 @@ class Hdf5Frames:
         Of shape (frame, row, column), (frame,), or with axes of 1 between.
     wait_s : float
         Seconds for a file or a frame to appear.
+    allowed : callable
+        Returns the path of a file without links, or raises AssetError where it may not be read:
+        the dataset may be a link to another file, or consist of parts of others.
     """
 
-    def __init__(self, path: Path, dataset: str, wait_s: float) -> None:
+    def __init__(
+        self, path: Path, dataset: str, wait_s: float, allowed: Callable[[Path], Path]
+    ) -> None:
         self._path = path
         self._name = dataset
         self._wait_s = wait_s
+        self._allowed = allowed
         self._file: h5py.File | None = None
 
     @property
@@ -93,6 +99,12 @@ class Hdf5Frames:
     def _dataset(self) -> h5py.Dataset:
         if self._file is None:
             self._file = self._opened()
+            for path in _other_files(self._file, self._name):
+                try:
+                    self._allowed(path)
+                except AssetError:
+                    self.close()
+                    raise
         if self._name not in self._file:
             names: list[str] = []
             self._file.visititems(
@@ -141,3 +153,18 @@ class Hdf5Frames:
                     "it there, on this machine, and closed or written in SWMR mode?"
                 ) from errors[0]
             time.sleep(_POLL_S)
+
+
+def _other_files(file: h5py.File, name: str) -> Iterator[Path]:
+    """Files that a dataset leads to: through an external link, or as a virtual dataset."""
+    folder = Path(file.filename).parent
+    try:
+        dataset = file[name]
+    except KeyError:
+        return  # said later, with what is there instead
+    if dataset.file.filename != file.filename:
+        yield folder / dataset.file.filename
+    if isinstance(dataset, h5py.Dataset) and dataset.is_virtual:
+        yield from {
+            Path(dataset.file.filename).parent / s.file_name for s in dataset.virtual_sources()
+        }

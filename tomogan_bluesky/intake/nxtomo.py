@@ -107,6 +107,24 @@ def read_nxtomo(path: Path, file: h5py.File) -> RecordedScan:
     )
 
 
+def frames_of(path: Path, group: h5py.Group, stream: str) -> tuple[h5py.Dataset, np.ndarray]:
+    """The dataset of a scan's frames, and the indices of those of one stream.
+
+    Raises
+    ------
+    IntakeError
+        There is none, or it has no image keys.
+    """
+    found = {what: dataset_in(group, _PLACES[what]) for what in ("data", "image_key")}
+    data, keys = found["data"], found["image_key"]
+    if data is None or keys is None or len(np.ravel(keys)) != data.shape[0]:
+        raise IntakeError(
+            f"{path}: expected frames and an image key for each in {group.name}, got "
+            f"{contents(group.file)}"
+        )
+    return data, np.flatnonzero(np.ravel(keys) == _IMAGE_KEYS[stream])
+
+
 def _indices(path: Path, image_key: h5py.Dataset, n_frames: int) -> dict[str, np.ndarray]:
     """Which frames are of which stream."""
     keys = np.ravel(image_key)

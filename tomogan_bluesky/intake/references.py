@@ -4,27 +4,30 @@ Enter: the dark and flat frames of a run, and when they were taken. Leaves: `Ref
 dark frame and one mean flat frame for each time at which flats were taken.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 
-def mean_frame(frames: np.ndarray) -> np.ndarray:
+def mean_frame(frames: Iterable[np.ndarray]) -> np.ndarray:
     """Mean of reference frames, summed in float64 in their order.
 
     Parameters
     ----------
-    frames : array, shape (frame, row, column), any real dtype
+    frames : one or more arrays, shape (row, column), any real dtype
+        Taken one after another: not all need to be in memory.
 
     Returns
     -------
     float32 array, shape (row, column)
     """
-    total = np.zeros(frames.shape[1:], dtype=np.float64)
+    frames = iter(frames)
+    total, count = next(frames).astype(np.float64), 1
     for frame in frames:
         total += frame
-    return (total / len(frames)).astype(np.float32)
+        count += 1
+    return (total / count).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)

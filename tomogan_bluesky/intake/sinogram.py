@@ -20,6 +20,7 @@ from .frames import StoredFrame, read_rows
 from .references import References, group_by_time, mean_frame
 
 _GIB = 1 << 30
+_BLOCK_BYTES = 1 << 25  # of dark and flat frames that are read together
 
 
 @dataclass(frozen=True)
@@ -258,6 +259,12 @@ class FrameStore:
         frames = self._usable("projection")
         if not frames:
             raise MissingFramesError(self._why_none("projection"))
+        if elsewhere is not None and elsewhere.dark.shape != self._shape:
+            raise MissingFramesError(
+                f"expected darks and flats of {_times(self._shape)} pixels, as the projections "
+                f"have, got {_times(elsewhere.dark.shape)} in another run or file; record them "
+                "with the same region of the detector"
+            )
         return Scan(
             projections=[frame.pixels for frame in frames],
             theta=theta[np.isfinite(theta)],
@@ -302,12 +309,15 @@ class FrameStore:
         return bool(self._frames["dark"] and self._frames["flat"])
 
     def _mean(self, frames: list[Frame]) -> np.ndarray:
-        return mean_frame(read_rows([frame.pixels for frame in frames], slice(None)))
+        return mean_frame(_one_by_one([frame.pixels for frame in frames]))
 
     def _why_none(self, kind: FrameKind) -> str:
         reasons = Counter(why for (k, _), why in self._why_not.items() if k == kind)
         got = "; ".join(f"{n} rejected: {why}" for why, n in reasons.items()) or "none"
-        elsewhere = "of another run in scan.references_run_key, or set scan.flat to 'none'"
+        elsewhere = (
+            "of another run in scan.references_run_key, files in scan.reference_files, or set "
+            "scan.flat to 'none'"
+        )
         remedy = {
             "projection": "name their stream in scan.projection_streams",
             "flat": "record flat fields (beam on, sample out) in this run, or name their stream in "
@@ -316,6 +326,14 @@ class FrameStore:
             f"scan.dark_streams, the key {elsewhere} for frames that are corrected already",
         }[kind]
         return f"expected at least one {kind} frame, got {got}; {remedy}"
+
+
+def _one_by_one(frames: list[np.ndarray | StoredFrame]) -> Iterator[np.ndarray]:
+    """Whole frames, read by blocks: to a catalog each block is a request."""
+    frame_bytes = int(np.prod(frames[0].shape)) * frames[0].dtype.itemsize
+    n = max(_BLOCK_BYTES // frame_bytes, 1)
+    for first in range(0, len(frames), n):
+        yield from read_rows(frames[first : first + n], slice(None))
 
 
 def _times(shape: tuple[int, ...] | None) -> str:

@@ -137,8 +137,7 @@ class ScanReader:
             raise MissingFramesError(f"expected a scan that was finished, got one of {status!r}")
         if not reader.is_tomography:
             raise MissingFramesError("expected a tomography scan, got a run that is none")
-        key = self._scan.references_run_key
-        elsewhere = self._references.get(start[key]) if key and key in start else None
+        elsewhere, _ = self._references.elsewhere(start, store.has_references)
         scan = store.scan(reader.angles, reader.declared_projections, elsewhere)
         references = scan.references
         fields = Fields(references.dark, references.flats, references.weights_at(scan.times))

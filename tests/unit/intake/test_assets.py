@@ -213,6 +213,25 @@ def test_only_allowed_folders_are_read_and_links_do_not_lead_out(hdf5, tmp_path)
             assets_of(path, allowed_roots=roots).source("r")
 
 
+@pytest.mark.parametrize("how", ["link", "virtual"])
+def test_a_dataset_does_not_lead_out_of_the_allowed_folders(hdf5, tmp_path, how):
+    inside = tmp_path / "raw"
+    inside.mkdir()
+    path = inside / "frames.h5"
+    with h5py.File(path, "w", libver="latest") as file:
+        if how == "link":
+            file["entry/data"] = h5py.ExternalLink("../frames.h5", "entry/data")
+        else:
+            layout = h5py.VirtualLayout(FRAMES.shape, "u2")
+            layout[:] = h5py.VirtualSource("../frames.h5", "entry/data", FRAMES.shape)
+            file.create_virtual_dataset("entry/data", layout)
+    with pytest.raises(AssetError, match="allowed_roots"):
+        assets_of(path, allowed_roots=(inside,)).source("r").count(1)
+    assets = assets_of(path, allowed_roots=(tmp_path,))
+    np.testing.assert_array_equal(assets.source("r").read([5], slice(None)), FRAMES[[5]])
+    assets.close()
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
