@@ -1,0 +1,199 @@
+"""Denoised slices beside what everybody else would have made of them, on the pinned test sets.
+
+    python benchmarks/denoising.py [--quick] [--json] [--model NAME_OR_PATH ...] [--picture FILE]
+    python benchmarks/denoising.py --case 256 --doses 0.25 --by-kind
+
+Cases are the pinned sets: ``512`` and ``256`` (samples of the kinds that were trained on, from
+seeds that were not) and ``512-foreign`` and ``256-foreign`` (a sixth kind, rings, blur, drift).
+Scores are against the noise-free reconstruction, ``*_full`` against a second scan at full dose;
+those of the noisy slices stand in each row. Competitors have their strength chosen with knowledge
+of the truth; what is not installed is named and skipped. With --cache, BM3D's slices are kept
+between runs. The last lines say which of the project's goals are met.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+# As the command line of the package does; read when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import classical
+import numpy as np
+import torch
+
+from tomogan_bluesky.denoise import TorchScriptDenoiser
+from tomogan_bluesky.models.artifact import DEFAULT_MODEL
+from tomogan_bluesky.training.goals import Verdict, verdict_table, verdicts
+from tomogan_bluesky.training.metrics import field_of_view
+from tomogan_bluesky.training.pinned import DOSES, PINNED_SETS, PinnedSlices, pinned_slices
+from tomogan_bluesky.training.scoring import NOISY, SCORES, Result, score, table
+
+_UNITS = {name: unit for name, (_, unit) in SCORES.items()} | {"psnr_full": "dB"}
+
+
+def log(text: str) -> None:
+    """To stderr: stdout has the results alone."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def denoised(model: str, images: np.ndarray, device: str) -> tuple[str, np.ndarray, float]:
+    """Name of a model, its slices, and milliseconds a slice, the first one not counted."""
+    denoiser = TorchScriptDenoiser(model, device=device)
+    slices = torch.from_numpy(images).to(denoiser.device)
+    denoiser(slices[:1])  # the first call compiles
+    start = time.perf_counter()
+    result = denoiser(slices).cpu().numpy()
+    return denoiser.card.name, result, 1000 * (time.perf_counter() - start) / len(images)
+
+
+def methods_here(wanted: list[str]) -> list[str]:
+    """The competitors that are installed; names the others."""
+    chosen = []
+    for name, (_, package) in classical.METHODS.items():
+        if wanted and not any(text.lower() in name.lower() for text in wanted):
+            continue
+        if find_spec(package) is None:
+            log(f"skipped: {name} (needs {package}: pip install 'tomogan_bluesky[bench]')")
+        else:
+            chosen.append(name)
+    return chosen
+
+
+def results_of(
+    args: argparse.Namespace, case: str, slices: PinnedSlices, pictures: dict[str, np.ndarray]
+) -> Iterator[Result]:
+    """All methods on one set; keeps the slices of the lowest-quality picture on the way."""
+    for dose, images in slices.noisy.items():
+        yield score(case, dose, NOISY, images, slices)
+        keep = dose == args.picture_dose
+        if keep:
+            pictures |= {"noise-free": slices.clean, "noisy": images}
+        for name in methods_here(args.method):
+            image, ms = classical.run(name, images, slices.clean, slices.families, args.cache)
+            if keep:
+                pictures[name] = image
+            yield score(case, dose, name, image, slices, ms)
+        for model in args.model:
+            name, image, ms = denoised(model, images, args.device)
+            if keep:
+                pictures[name] = image
+            yield score(case, dose, name, image, slices, ms)
+
+
+def print_json(results: list[Result], found: list[tuple[str, Verdict]], by_kind: bool) -> None:
+    """One object a line."""
+    for result in results:
+        case = f"{result.case} dose {result.dose:g}"
+        row = {"benchmark": "denoising", "case": case, "method": result.method}
+        for name in result.scores:
+            unit = _UNITS.get(name, "")
+            print(json.dumps({**row, "metric": name, "value": result.mean(name), "unit": unit}))
+            for kind in dict.fromkeys(result.families) if by_kind else ():
+                value = {"metric": f"{name}, {kind}", "value": result.mean(name, kind)}
+                print(json.dumps({**row, **value, "unit": unit}))
+        if result.ms_a_slice is not None:
+            print(
+                json.dumps(
+                    {**row, "metric": "time", "value": result.ms_a_slice, "unit": "ms/slice"}
+                )
+            )
+    for method, v in found:
+        row = {"benchmark": "denoising", "case": v.case, "method": method}
+        row |= {"metric": f"goal: {v.goal}", "value": v.found, "unit": ""}
+        print(json.dumps({**row, "needed": v.needed, "met": v.met}))
+
+
+def draw(pictures: dict[str, np.ndarray], families: tuple[str, ...], path: Path) -> None:
+    """A row a kind, a column a method, and the middle of each slice."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = [families.index(family) for family in dict.fromkeys(families)]
+    figure, axes = pyplot.subplots(
+        len(rows),
+        len(pictures),
+        figsize=(2.2 * len(pictures), 2.3 * len(rows)),
+        squeeze=False,
+        layout="constrained",
+    )
+    for row, (line, i) in enumerate(zip(axes, rows, strict=True)):
+        clean = pictures["noise-free"][i]
+        size = len(clean)
+        inside = field_of_view(size)
+        low, high = np.quantile(clean[inside], (0.005, 0.995))
+        middle = slice(size // 2 - size // 6, size // 2 + size // 6)
+        for axis, (name, images) in zip(line, pictures.items(), strict=True):
+            axis.imshow(images[i][middle, middle], cmap="gray", vmin=low, vmax=high)
+            axis.set_axis_off()
+            if row == 0:
+                axis.set_title(name, fontsize=7)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def parse() -> argparse.Namespace:
+    """Arguments, with what --quick means filled in."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        epilog="\n".join(__doc__.splitlines()[2:]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--quick", action="store_true", help="one set, dose and slice a kind")
+    parser.add_argument("--json", action="store_true", help="one object a line")
+    parser.add_argument("--case", nargs="+", choices=PINNED_SETS, metavar="SET")
+    parser.add_argument("--doses", nargs="+", type=float, help="default: all")
+    parser.add_argument("--slices", type=int, help="of each kind, the first ones (default: all)")
+    parser.add_argument("--model", nargs="+", default=[DEFAULT_MODEL], help="names or paths")
+    parser.add_argument(
+        "--method", nargs="+", default=[], help="competitors by a part of their name; none: none"
+    )
+    parser.add_argument("--by-kind", action="store_true", help="a row for each kind of sample")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="a PNG of the lowest case")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="keep slices here")
+    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
+    parser.add_argument("--device", default="cpu")
+    args = parser.parse_args()
+    args.case = args.case or (["256"] if args.quick else list(PINNED_SETS))
+    args.doses = tuple(args.doses or ((0.25,) if args.quick else DOSES))
+    args.slices = args.slices or (1 if args.quick else None)
+    args.picture_dose = None
+    if args.picture:
+        args.picture_dose = 0.25 if 0.25 in args.doses else min(args.doses)
+    return args
+
+
+def main() -> int:
+    """Run from the command line."""
+    args = parse()
+    torch.set_num_threads(args.threads)
+    results: list[Result] = []
+    for case in args.case:
+        log(f"{case}: recipe {PINNED_SETS[case].digest()[:16]}")
+        slices = pinned_slices(case, args.doses, args.slices, args.cache)
+        pictures: dict[str, np.ndarray] = {}
+        for result in results_of(args, case, slices, pictures):
+            log(f"{case} dose {result.dose:g} {result.method}: {result.mean('psnr'):.2f} dB")
+            results.append(result)
+        if args.picture and case == args.case[0]:
+            draw(pictures, slices.families, args.picture)
+    names = dict.fromkeys(TorchScriptDenoiser(model).card.name for model in args.model)
+    found = [(name, v) for name in names for v in verdicts(results, name)]
+    if args.json:
+        print_json(results, found, args.by_kind)
+        return 0
+    print(table(results, args.by_kind))
+    for name in names:
+        print(f"\n{name}\n{verdict_table([v for n, v in found if n == name])}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
