@@ -57,6 +57,18 @@ def estimate_noise(slices: torch.Tensor) -> torch.Tensor:
     return details[:, disc].abs().median(dim=1).values / _NORMAL_MAD
 
 
+def window_indices(i: int, n_slices: int, depth: int) -> list[int]:
+    """The `depth` slices around slice i of a volume, mirrored about the volume's end slices.
+
+    A volume of one slice is repeated.
+    """
+    if n_slices == 1:
+        return [0] * depth
+    period = 2 * (n_slices - 1)
+    folded = ((i + k - depth // 2) % period for k in range(depth))
+    return [min(k, period - k) for k in folded]
+
+
 class Denoiser(Protocol):
     """What denoises a slab: slices (slice, y, x) in 1/pixel to slices of the same shape and units.
 

@@ -62,5 +62,9 @@ class TrainingError(TomoGANError, RuntimeError):
     """A training diverged, or its checkpoint does not fit."""
 
 
+class CollapseError(TrainingError):
+    """A gan stage has gone wrong; what was good before it did is kept."""
+
+
 class NoScansError(TomoGANError, LookupError):
     """No scan of a catalog answers a query."""

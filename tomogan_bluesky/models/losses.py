@@ -129,7 +129,7 @@ class FeatureLoss(nn.Module):
     Notes
     -----
     Each map counts relative to the mean magnitude of the target's features, so that no layer
-    outweighs the others for its scale alone.
+    outweighs the others for its scale alone. Features may come in half precision.
     """
 
     def __init__(self, features: nn.Module) -> None:
@@ -142,6 +142,6 @@ class FeatureLoss(nn.Module):
             wanted = self.features(target)
         distances = []
         for there, aim in zip(self.features(denoised), wanted, strict=True):
-            size = aim.abs().mean().clamp_min(1e-6)
-            distances.append((there - aim).abs().mean((1, 2, 3)) / size)
+            error, size = (m.float().abs().mean((1, 2, 3)) for m in (there - aim, aim))
+            distances.append(error / size.clamp_min(1e-6))
         return torch.stack(distances).mean(0)

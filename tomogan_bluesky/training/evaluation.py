@@ -60,7 +60,8 @@ def _denoised(
 ) -> Iterator[tuple[float, np.ndarray, np.ndarray, np.ndarray]]:
     """Dose, noisy slice, denoised slice and target of each pair."""
     for i, j in np.ndindex(*pairs.dose.shape):
-        x = pairs.noisy[i, j][None, None].to(device).contiguous(memory_format=torch.channels_last)
+        window = pairs.noisy[pairs.neighbours(i, getattr(network, "depth", 1)), j]
+        x = window[None].to(device).contiguous(memory_format=torch.channels_last)
         with torch.inference_mode():
             denoised = network(x, pairs.noise[i, j][None].to(device))[0, 0].cpu()
         dose = float(pairs.dose[i, j])

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from tqdm import tqdm
 
 from ..config import FilterName
-from ..denoise import estimate_noise
+from ..denoise import estimate_noise, window_indices
 from ..errors import ConfigurationError
 from ..geometry import ScanGeometry
 from ..recon.beam import Beam, line_integrals
@@ -50,6 +50,9 @@ class Pairs:
         Estimated standard deviation of the noise, in 1/pixel.
     contrast : torch.Tensor, float32, shape (slice,)
         Attenuation of dense matter in the target: what an error is large or small against.
+    volume : torch.Tensor, int64, shape (slice,), or None
+        Which volume each slice is of: adjacent slices of one volume are neighbours in the sample.
+        None: no slice has neighbours.
     """
 
     noisy: torch.Tensor
@@ -57,9 +60,16 @@ class Pairs:
     dose: torch.Tensor
     noise: torch.Tensor
     contrast: torch.Tensor
+    volume: torch.Tensor | None = None
 
     @classmethod
-    def of(cls, noisy: torch.Tensor, target: torch.Tensor, dose: torch.Tensor) -> Self:
+    def of(
+        cls,
+        noisy: torch.Tensor,
+        target: torch.Tensor,
+        dose: torch.Tensor,
+        volume: torch.Tensor | None = None,
+    ) -> Self:
         """Pairs from their images: the noise and the contrast are measured here.
 
         Raises
@@ -79,10 +89,17 @@ class Pairs:
         contrast = torch.stack([t.abs().flatten().quantile(_BRIGHT) for t in target])
         if not ((contrast > 0).all() and (noise > 0).all()):
             raise ConfigurationError("pairs: a target is empty, or a noisy slice is without noise")
-        return cls(noisy, target, dose, noise, contrast)
+        return cls(noisy, target, dose, noise, contrast, volume)
 
     def __len__(self) -> int:
         return len(self.target)
+
+    def neighbours(self, i: int, depth: int) -> list[int]:
+        """The `depth` slices around slice i, within its volume, mirrored at the ends of it."""
+        if self.volume is None:
+            return [i] * depth
+        there = torch.nonzero(self.volume == self.volume[i]).flatten().tolist()
+        return [there[k] for k in window_indices(there.index(i), len(there), depth)]
 
 
 class SimulatedScans(BaseModel):

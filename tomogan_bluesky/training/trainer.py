@@ -4,86 +4,44 @@ Enters: a configuration and pairs of noisy slices and targets. Leaves: a checkpo
 resumed to the bit, with the averaged network that `export_model` takes.
 """
 
-import json
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
-from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, Self
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tqdm import tqdm
 
-from ..errors import BackendUnavailableError, ModelNotFoundError, TrainingError
-from ..models.generator import Generator, build_generator
+from ..errors import TrainingError
+from ..models.generator import Generator
+from .checkpoint import CHECKPOINT, averaged_generator, read_checkpoint
+from .collapse import CollapseWatch
+from .crops import Batch, Crops
 from .evaluation import evaluate
+from .judgement import judge
 from .metrics import psnr
+from .objective import Objective, in_precision
 from .pairs import Pairs
+from .processes import World
+from .progress import Progress, decide_steps, rate
+from .settings import TrainingConfig
+from .state import TrainingState
 
-try:
-    from safetensors import safe_open
-    from safetensors.torch import save_file
-except ImportError as error:
-    raise BackendUnavailableError(
-        "training needs safetensors for its checkpoints: pip install 'tomogan_bluesky[train]'"
-    ) from error
+__all__ = [
+    "CHECKPOINT",
+    "Progress",
+    "TrainingConfig",
+    "averaged_generator",
+    "read_checkpoint",
+    "train",
+]
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINT = "checkpoint.safetensors"
-_WARM_UP_STEPS = 100
-_COOL_DOWN = 0.4  # the share of the steps in which the learning rate falls
-_LOWEST_RATE = 0.01  # of the learning rate, at the end
-_MARGIN = 0.06  # of the width, at the borders, where no crops are taken: nothing is there
-
-
-class TrainingConfig(BaseModel):
-    """What a training does. With the same pairs and threads, the same one gives the same bits."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    network: str = "unet4"
-    options: dict[str, int] = Field(default_factory=dict)
-    """Options of the network's preset."""
-    steps: int | None = Field(default=None, ge=1)
-    minutes: float | None = Field(default=None, gt=0)
-    """Wall time; the steps that fit into it are found on the way and recorded. Exactly one of
-    `steps` and `minutes` is given."""
-    batch: int = Field(default=8, ge=1)
-    crop: int = Field(default=96, ge=16)
-    """Width of the crops that the network sees, in pixels."""
-    learning_rate: float = Field(default=1e-3, gt=0)
-    averaging: float = Field(default=0.999, ge=0, lt=1)
-    """Decay, by step, of the exponential average of the weights, which is what is exported."""
-    seed: int = 0
-    checkpoint_every: int = Field(default=500, ge=1)
-    """Steps between checkpoints, and between validations."""
-
-    @model_validator(mode="after")
-    def _one_budget(self) -> Self:
-        if (self.steps is None) == (self.minutes is None):
-            raise ValueError(
-                f"give either steps or minutes; got steps={self.steps}, minutes={self.minutes}"
-            )
-        return self
-
-
-@dataclass
-class Progress:
-    """How far a training is: everything in a checkpoint that is not a tensor."""
-
-    step: int = 0
-    steps: int | None = None
-    """None as long as the time budget has not decided yet."""
-    seconds: float = 0.0
-    random_state: Mapping[str, Any] = field(default_factory=dict)
-    history: list[dict[str, float]] = field(default_factory=list)
-    """Step, mean loss since the entry before, and validation PSNR in dB by dose."""
+ALONE = World()
 
 
 def train(
@@ -92,15 +50,17 @@ def train(
     out_dir: Path | str,
     resume: Path | str | None = None,
     *,
+    start: Generator | None = None,
     validation: Pairs | None = None,
     device: str = "cpu",
+    world: World = ALONE,
+    vgg16: Path | str | None = None,
 ) -> Generator:
-    """Train a network on pairs.
+    """Train a network on pairs, one stage.
 
-    The loss is the mean absolute error, each slice weighted by ``(noise * contrast)^-1/2``: halfway
-    between "relative to the noise", in which low doses would count little, and "relative to the
-    sample", in which they would count alone. It does not depend on the units. Adam; the learning
-    rate is constant and then falls as a cosine, so that the number of steps may be decided late.
+    Adam; the learning rate is constant and then falls as a cosine, so that the number of steps may
+    be decided late. In a gan stage each step teaches the generator, then the discriminator, and a
+    network that costs more than `largest_cost_db` of what the stage began with is not kept.
 
     Parameters
     ----------
@@ -111,234 +71,148 @@ def train(
         Gets ``checkpoint.safetensors``, replaced every `checkpoint_every` steps and at the end.
     resume : path, optional
         A checkpoint to continue. It must be of the same configuration.
+    start : Generator, optional
+        The network to begin with; None: random weights. A gan stage needs one.
     validation : Pairs, optional
-        Scored at each checkpoint, never learned from.
+        Scored at each checkpoint, never learned from. A gan stage and `patience` need it.
     device : str
+    world : World
+        The processes that train together.
+    vgg16 : path, optional
+        The weights of VGG-16, for the feature loss of that name.
 
     Returns
     -------
     Generator
-        With the averaged weights, in evaluation mode, on the CPU.
+        With the averaged weights that were kept, in evaluation mode, on the CPU.
 
     Raises
     ------
     TrainingError
         The loss is not finite; no slices, or slices smaller than the crops; a checkpoint of another
-        configuration.
+        configuration, or one that can't be written; nothing to begin a gan stage with.
+    CollapseError
+        A gan stage has gone wrong; the checkpoint keeps what was good.
     ModelNotFoundError
-        No checkpoint at `resume`.
+        No checkpoint at `resume`; no weights of VGG-16.
     """
-    crops = _Crops(pairs, config)
-    rng = np.random.default_rng([config.seed, 4])
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        network = build_generator(config.network, **config.options)
-    network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average = deepcopy(network)
-    optimiser = torch.optim.Adam(
-        network.parameters(), config.learning_rate, betas=(0.9, 0.99), fused=True
-    )
-    progress = Progress(steps=config.steps, random_state=rng.bit_generator.state)
-    if resume is not None:
-        progress = _restore(Path(resume), config, network, average, optimiser)
-        rng.bit_generator.state = progress.random_state
+    _check(config, start or resume, validation, world)
+    crops = Crops(pairs, config, world.rank)
+    state = TrainingState.begin(config, len(crops), start, device, world, vgg16)
     checkpoint = Path(out_dir) / CHECKPOINT
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
 
-    def save() -> None:
-        progress.random_state = rng.bit_generator.state
-        _save(checkpoint, config, network, average, optimiser, progress)
+    def validate() -> dict[str, float]:
+        scores = None
+        if world.first and validation is not None:
+            scores = evaluate(state.average, validation, {"psnr_db": psnr}, device)
+        return world.from_first(scores) or {}
 
-    losses: list[float] = []
-    start = time.monotonic() - progress.seconds
-    with tqdm(
-        total=progress.steps, initial=progress.step, desc="training", unit="step", disable=None
-    ) as bar:
-        while progress.steps is None or progress.step < progress.steps:
-            x, target, noise, weight = (t.to(device) for t in crops.draw(rng))
-            x = x.contiguous(memory_format=torch.channels_last)
-            for group in optimiser.param_groups:
-                group["lr"] = config.learning_rate * _rate(progress)
-            error = (network(x, noise) - target).abs().mean((1, 2, 3))
-            loss = (weight * error).mean()
-            optimiser.zero_grad(set_to_none=True)
+    if resume is not None:
+        state.restore(Path(resume))
+    elif config.stage == "gan":
+        state.progress.baseline = validate()
+    progress, critic = state.progress, state.critic
+    if world.first:
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        if critic is not None and resume is None:
+            state.save(checkpoint)  # what the stage begins with is safe whatever happens
+
+    network = world.wrap(state.network)
+    objective = Objective(config, state.features, critic, device)
+    watch = CollapseWatch(config.collapse_cost_db)
+    log = _Log()
+    start_s = time.monotonic() - progress.seconds
+    bar = tqdm(
+        total=progress.steps,
+        initial=progress.step,
+        desc=f"training, {config.stage} stage",
+        unit="step",
+        disable=None if world.first else True,
+    )
+    with bar:
+        while not progress.finished:
+            batch = crops.draw(state.rng).to(device)
+            state.set_rate(rate(progress))
+            with in_precision(config, device):
+                denoised = network(batch.noisy, batch.noise)
+            terms = objective(batch, denoised)
+            loss = torch.stack(list(terms.values())).sum()
+            state.optimiser.zero_grad(set_to_none=True)
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            losses.append(loss.item())
-            if not math.isfinite(losses[-1]):
+            torch.nn.utils.clip_grad_norm_(state.network.parameters(), 1.0)
+            measured = {"loss": loss, **terms}
+            if critic is not None:
+                measured["discriminator"] = critic.learn(batch, denoised.detach())
+                measured["spread"] = _spread(batch, denoised)
+            measured["seconds"] = loss.new_tensor(time.monotonic() - start_s)
+            values = log.add(measured, world)
+            progress.seconds = values["seconds"]
+            if critic is not None:
+                watch.after_step(progress.step, values["discriminator"], values["spread"])
+            if not math.isfinite(values["loss"]):
                 raise TrainingError(
-                    f"step {progress.step}: expected a finite loss, got {losses[-1]}; look "
+                    f"step {progress.step}: expected a finite loss, got {values['loss']}; look "
                     "at the pairs, or start anew with a lower learning_rate (now "
                     f"{config.learning_rate:g}); the last good state is in {checkpoint}"
                 )
-            optimiser.step()
-            _average(average, network, config.averaging, progress.step)
+            state.optimiser.step()
+            state.update_average()
 
             progress.step += 1
-            progress.seconds = time.monotonic() - start
             bar.update()
             if progress.steps is None:
-                bar.total = _decide_steps(progress, config)
+                bar.total = decide_steps(progress, config)
             if progress.step % config.checkpoint_every == 0 or progress.step == progress.steps:
-                entry = {"step": float(progress.step), "loss": float(np.mean(losses))}
-                losses.clear()
-                if validation is not None:
-                    entry |= evaluate(average, validation, {"psnr_db": psnr}, device)
-                progress.history.append(entry)
+                scores = validate()
+                entry = {"step": float(progress.step), **log.means(), **scores}
                 bar.set_postfix({k: f"{v:.4g}" for k, v in entry.items() if "denoised" in k})
-                logger.info("training: %s", entry)
-                save()
-    return average.cpu().eval()
+                judge(state, entry, watch)
+                if world.first:
+                    logger.info("training: %s; %s left", entry, _left(progress))
+                    state.save(checkpoint)
+    return state.kept.cpu().eval()
 
 
-class _Crops:
-    """Draws batches of augmented crops."""
-
-    def __init__(self, pairs: Sequence[Pairs], config: TrainingConfig) -> None:
-        self._batch, self._crop = config.batch, config.crop
-        self._slices = [(group, i) for group in pairs for i in range(len(group))]
-        if not self._slices:
-            raise TrainingError("there are no pairs to learn from")
-        smallest = min(min(group.target.shape[1:]) for group in pairs)
-        if smallest < self._crop:
-            raise TrainingError(
-                f"expected slices of at least {self._crop} pixels, the width of the crops; got "
-                f"{smallest}: lower `crop`"
-            )
-
-    def draw(
-        self, rng: np.random.Generator
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Noisy and target crops (N, 1, y, x), their noise (N,), the weights of the loss (N,)."""
-        drawn = [self._one(rng) for _ in range(self._batch)]
-        noisy, target, noise, contrast = (torch.stack(t) for t in zip(*drawn, strict=True))
-        return noisy[:, None], target[:, None], noise, (noise * contrast).rsqrt()
-
-    def _one(self, rng: np.random.Generator) -> tuple[torch.Tensor, ...]:
-        pairs, i = self._slices[rng.integers(len(self._slices))]
-        j = int(rng.integers(pairs.noisy.shape[1]))
-        window = tuple(self._window(n, rng) for n in pairs.target.shape[1:])
-        turns, mirrored = int(rng.integers(4)), bool(rng.integers(2))
-        crops = []
-        for image in (pairs.noisy[i, j], pairs.target[i]):
-            crop = torch.rot90(image[window], turns)
-            crops.append(crop.flip(0) if mirrored else crop)
-        return (*crops, pairs.noise[i, j], pairs.contrast[i])
-
-    def _window(self, n: int, rng: np.random.Generator) -> slice:
-        margin = min(int(_MARGIN * n), (n - self._crop) // 2)
-        first = int(rng.integers(margin, n - self._crop - margin + 1))
-        return slice(first, first + self._crop)
-
-
-def _rate(progress: Progress) -> float:
-    """Factor of the learning rate."""
-    warm = min(1.0, (progress.step + 1) / _WARM_UP_STEPS)
-    if progress.steps is None:
-        return warm
-    done = progress.step / progress.steps
-    fall = max(0.0, (done - (1 - _COOL_DOWN)) / _COOL_DOWN)
-    return warm * (_LOWEST_RATE + (1 - _LOWEST_RATE) * (1 + math.cos(math.pi * fall)) / 2)
-
-
-def _decide_steps(progress: Progress, config: TrainingConfig) -> int:
-    """Fix the number of steps once the time left is what the cool-down needs; until then, guess."""
-    assert config.minutes is not None
-    spent = progress.seconds / (60 * config.minutes)
-    if spent >= 1 - _COOL_DOWN:
-        progress.steps = math.ceil(progress.step / (1 - _COOL_DOWN))
-        logger.info("training: %d steps fit into %g minutes", progress.steps, config.minutes)
-        return progress.steps
-    return math.ceil(progress.step / max(spent, 1e-9))
-
-
-@torch.no_grad()
-def _average(average: Generator, network: Generator, decay: float, step: int) -> None:
-    decay = min(decay, (step + 1) / (step + 10))  # forget the first, random, weights soon
-    torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - decay)
-
-
-def _tensors(
-    network: Generator, average: Generator, optimiser: torch.optim.Optimizer
-) -> dict[str, torch.Tensor]:
-    found = {f"network.{k}": v for k, v in network.state_dict().items()}
-    found |= {f"average.{k}": v for k, v in average.state_dict().items()}
-    for i, values in optimiser.state_dict()["state"].items():
-        found |= {f"optimiser.{i}.{k}": v for k, v in values.items()}
-    return {k: v.cpu().contiguous() for k, v in found.items()}
-
-
-def _save(
-    path: Path,
-    config: TrainingConfig,
-    network: Generator,
-    average: Generator,
-    optimiser: torch.optim.Optimizer,
-    progress: Progress,
-) -> None:
-    partial = path.with_suffix(".partial")
-    metadata = {"config": config.model_dump_json(), "progress": json.dumps(asdict(progress))}
-    save_file(_tensors(network, average, optimiser), partial, metadata)
-    partial.replace(path)
-
-
-def read_checkpoint(path: Path | str) -> tuple[TrainingConfig, Progress, dict[str, torch.Tensor]]:
-    """Configuration, progress and tensors of a checkpoint.
-
-    Raises
-    ------
-    ModelNotFoundError, TrainingError
-        No such file; a file that is not a checkpoint of ours.
-    """
-    if not Path(path).is_file():
-        raise ModelNotFoundError(f"no checkpoint at {path}")
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata()
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        config = TrainingConfig.model_validate_json(metadata["config"])
-        return config, Progress(**json.loads(metadata["progress"])), tensors
-    except Exception as error:
-        raise TrainingError(f"{path} is not a checkpoint of this version: {error}") from error
-
-
-def _part(tensors: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
-    return {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
-
-
-def _restore(
-    path: Path,
-    config: TrainingConfig,
-    network: Generator,
-    average: Generator,
-    optimiser: torch.optim.Optimizer,
-) -> Progress:
-    saved, progress, tensors = read_checkpoint(path)
-    if saved != config:
-        names = [k for k, v in config if v != getattr(saved, k)]
+def _check(config: TrainingConfig, start: object, validation: Pairs | None, world: World) -> None:
+    """Say what is missing before anything is made."""
+    if config.processes != world.size:
         raise TrainingError(
-            f"{path}: expected the configuration it was saved with, but {', '.join(names)} differ; "
-            "resume with the same settings, or start anew"
+            f"expected {config.processes} processes, got {world.size}: start them with torchrun "
+            f"--nproc-per-node {config.processes} -m tomogan_bluesky train …, or set processes"
         )
-    network.load_state_dict(_part(tensors, "network"))
-    average.load_state_dict(_part(tensors, "average"))
-    parameters = list(network.parameters())
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for key, value in _part(tensors, "optimiser").items():
-        index, name = key.split(".")
-        like = parameters[int(index)]
-        if value.shape == like.shape:
-            # Fused Adam walks through memory: its moments must lie there as the parameters do.
-            value = torch.empty_like(like).copy_(value)
-        state.setdefault(int(index), {})[name] = value
-    groups = optimiser.state_dict()["param_groups"]
-    optimiser.load_state_dict({"state": state, "param_groups": groups})
-    return progress
+    if config.stage == "gan" and (start is None or validation is None):
+        raise TrainingError(
+            "a gan stage begins with the network of a pixel stage and is measured against it: give "
+            "`start`, or a checkpoint to resume, and `validation`"
+        )
+    if config.patience is not None and validation is None:
+        raise TrainingError("patience waits for better validations: give `validation`")
 
 
-def averaged_generator(path: Path | str) -> tuple[Generator, TrainingConfig, Progress]:
-    """The averaged network of a checkpoint, in evaluation mode, and how it came to be."""
-    config, progress, tensors = read_checkpoint(path)
-    generator = build_generator(config.network, **config.options)
-    generator.load_state_dict(_part(tensors, "average"))
-    return generator.eval(), config, progress
+def _spread(batch: Batch, denoised: torch.Tensor) -> torch.Tensor:
+    """Standard deviation of denoised slices over that of their targets: 0 for constant ones."""
+    found, wanted = (t.detach().flatten(1).std(1) for t in (denoised, batch.target))
+    return (found.mean() / wanted.mean()).nan_to_num(0.0, posinf=1.0)
+
+
+def _left(progress: Progress) -> str:
+    seconds = progress.seconds_left
+    return "unknown time" if seconds is None else str(timedelta(seconds=round(seconds)))
+
+
+class _Log:
+    """Means of what the steps measured since the last entry of the history."""
+
+    def __init__(self) -> None:
+        self._rows: list[dict[str, float]] = []
+
+    def add(self, measured: dict[str, torch.Tensor], world: World) -> dict[str, float]:
+        """Take the values of a step: returns their means over all processes."""
+        means = world.mean(torch.stack([v.detach() for v in measured.values()]))
+        self._rows.append(dict(zip(measured, means.tolist(), strict=True)))
+        return self._rows[-1]
+
+    def means(self) -> dict[str, float]:
+        """Means over the steps, which are then forgotten; time is not averaged."""
+        rows, self._rows = self._rows, []
+        return {k: float(np.mean([row[k] for row in rows])) for k in rows[0] if k != "seconds"}

@@ -17,7 +17,7 @@ RECIPE = SimulatedScans(size=32, n_angles=40, n_slices=6, realisations=2, seed=1
 
 
 def same(a: Pairs, b: Pairs) -> bool:
-    return all(torch.equal(getattr(a, k), getattr(b, k)) for k in vars(a))
+    return all(torch.equal(getattr(a, k), getattr(b, k)) for k in vars(a) if k != "volume")
 
 
 def test_shapes_and_units():

@@ -5,36 +5,23 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from unit.training.discs import config, discs
 
 from tomogan_bluesky.errors import ModelNotFoundError, TrainingError
-from tomogan_bluesky.training import trainer
+from tomogan_bluesky.training import crops, trainer
 from tomogan_bluesky.training.pairs import Pairs
 from tomogan_bluesky.training.trainer import (
     CHECKPOINT,
-    TrainingConfig,
     averaged_generator,
     read_checkpoint,
     train,
 )
 
 
-def config(**changes):
-    settings = {"options": {"base": 4}, "batch": 2, "crop": 16, "seed": 3, "checkpoint_every": 4}
-    return TrainingConfig(**(settings | changes))
-
-
 @pytest.fixture(scope="module")
 def pairs():
-    """Discs in white noise, at two sizes."""
-    generator = torch.Generator().manual_seed(0)
-    groups = []
-    for size in (32, 24):
-        y, x = torch.meshgrid(*2 * [torch.linspace(-1, 1, size)], indexing="ij")
-        radius = 0.2 + 0.6 * torch.rand(6, generator=generator)
-        target = 0.02 * (y**2 + x**2 < radius[:, None, None] ** 2)
-        noise = 4e-3 * torch.randn(6, 2, size, size, generator=generator)
-        groups.append(Pairs.of(target[:, None] + noise, target, torch.tensor([[1.0, 0.25]] * 6)))
-    return groups
+    """At two sizes."""
+    return [discs(32), discs(24, seed=1)]
 
 
 def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
@@ -61,7 +48,7 @@ def test_resumed_training_gives_the_same_bits(pairs, tmp_path, monkeypatch):
     class Interrupted(Exception):
         pass
 
-    draw, drawn = trainer._Crops.draw, []
+    draw, drawn = crops.Crops.draw, []
 
     def draw_ten(self, rng):
         drawn.append(1)
@@ -70,7 +57,7 @@ def test_resumed_training_gives_the_same_bits(pairs, tmp_path, monkeypatch):
         return draw(self, rng)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer._Crops, "draw", draw_ten)
+        patch.setattr(crops.Crops, "draw", draw_ten)
         with pytest.raises(Interrupted):
             train(config(steps=12), pairs, tmp_path / "cut")
     checkpoint = tmp_path / "cut" / CHECKPOINT
@@ -169,9 +156,60 @@ def test_crops_are_the_same_place_of_both_images(pairs):
     clean = [Pairs.of(p.noisy, p.noisy[:, 0], p.dose) for p in pairs]
     for group in clean:
         group.noisy[:, 1] = group.noisy[:, 0]
-    crops = trainer._Crops(clean, config(steps=1, batch=32))
-    noisy, target, noise, weight = crops.draw(np.random.default_rng(0))
-    assert torch.equal(noisy, target)
-    assert noisy.shape == (32, 1, 16, 16)
-    assert noise.shape == weight.shape == (32,)
-    assert len({n.numpy().tobytes() for n in noisy}) > 25
+    batch = crops.Crops(clean, config(steps=1, batch=32)).draw(np.random.default_rng(0))
+    assert torch.equal(batch.noisy, batch.target)
+    assert batch.noisy.shape == (32, 1, 16, 16)
+    assert batch.noise.shape == batch.contrast.shape == (32,)
+    assert len({n.numpy().tobytes() for n in batch.noisy}) > 25
+
+
+def test_early_stop_keeps_the_best(pairs, tmp_path, monkeypatch):
+    """Scores rise, then fall: the network of the best is exported, and the rest is spared."""
+    scores = iter([20.0, 22.0, 21.0, 21.5, 30.0])
+    validated = {}
+
+    def scored(network, *_):
+        score = next(scores)
+        validated[score] = {k: v.clone() for k, v in network.state_dict().items()}
+        return {"psnr_db_denoised_at_1": score}
+
+    monkeypatch.setattr(trainer, "evaluate", scored)
+    settings = config(steps=20, checkpoint_every=2, patience=2)
+    kept = train(settings, pairs, tmp_path, validation=pairs[0])
+    progress = read_checkpoint(tmp_path / CHECKPOINT)[1]
+    assert progress.step == 8
+    assert progress.kept_step == 4
+    assert progress.stopped == "no better validation since step 4"
+    assert all(torch.equal(v, validated[22.0][k]) for k, v in kept.state_dict().items())
+    again = train(settings, pairs, tmp_path, tmp_path / CHECKPOINT, validation=pairs[0])
+    assert same(again, kept)
+    with pytest.raises(TrainingError, match="give `validation`"):
+        train(settings, pairs, tmp_path)
+
+
+def test_epochs_are_steps_in_which_every_slice_could_be_seen(pairs, tmp_path):
+    train(config(epochs=0.5), pairs, tmp_path)  # half of 12 slices, 2 a step
+    assert read_checkpoint(tmp_path / CHECKPOINT)[1].step == 3
+
+
+def test_training_goes_on_from_a_network(pairs, tmp_path):
+    first = train(config(steps=4, seed=9), pairs, tmp_path / "first")
+    second = train(config(steps=1, averaging=0.0), pairs, tmp_path / "second", start=first)
+    fresh = train(config(steps=1, averaging=0.0), pairs, tmp_path / "fresh")
+    far, near = (
+        sum((a - b).norm() for a, b in zip(first.parameters(), n.parameters(), strict=True))
+        for n in (fresh, second)
+    )
+    assert near < 0.1 * far
+
+
+def test_adjacent_slices_are_seen_and_only_those_of_a_volume(tmp_path):
+    volumes = discs(n=6, volumes=True)
+    volumes.noisy[:, :] = torch.arange(6.0).view(6, 1, 1, 1)
+    settings = config(steps=1, batch=64, options={"base": 4, "depth": 3})
+    batch = crops.Crops([volumes], settings).draw(np.random.default_rng(0))
+    seen = {tuple(window[:, 0, 0].tolist()) for window in batch.noisy}
+    assert seen == {(1, 0, 1), (0, 1, 2), (1, 2, 1), (4, 3, 4), (3, 4, 5), (4, 5, 4)}
+    train(config(steps=1, options={"base": 4, "depth": 3}), [volumes], tmp_path, validation=volumes)
+    with pytest.raises(TrainingError, match="3 adjacent slices learns from volumes"):
+        train(settings, [discs()], tmp_path)
