@@ -17,6 +17,7 @@ _HOME = {
     "export_model": ".models.artifact",
     "ScanConfig": ".config",
     "ReconstructionConfig": ".config",
+    "PreprocessingConfig": ".config",
     "DenoisingConfig": ".config",
     "PublishingConfig": ".config",
     "ScanGeometry": ".geometry",

@@ -4,82 +4,26 @@ Enters: a slab (row, angle, column) as recorded. Leaves: slices (slice, y, x) in
 documents, no files, no network: what a slab becomes depends on its pixels and the settings alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 
-from .config import ReconstructionConfig
+from .config import PreprocessingConfig, ReconstructionConfig
 from .denoise import Denoiser
-from .errors import RotationCentreError
+from .errors import ReconstructionError, RotationCentreError
 from .geometry import ScanGeometry
 from .recon.backends import make_reconstructor
 from .recon.centre import CentreEstimate, find_centre, opposed_pair
-from .recon.flatfield import attenuation, transmission
+from .recon.preprocess import Fields, Preprocessing
 
 # Rows and projections, all over the scan, from which the rotation centre is found; at least so many
 # projections, and less than twice. The method that asks for most of them groups more than 384.
 _CENTRE_ROWS = 16
 _CENTRE_ANGLES = 384
-
-# Recorded types that torch takes as they are; others become float32 first.
-_DIRECT = {"uint8", "int16", "uint16", "int32", "float32"}
-
-
-def to_tensor(frames: np.ndarray, device: str | torch.device = "cpu") -> torch.Tensor:
-    """Recorded frames on a device: of their own type where torch has it, else float32."""
-    if str(frames.dtype) not in _DIRECT:
-        frames = frames.astype(np.float32)
-    return torch.from_numpy(np.ascontiguousarray(frames)).to(device)
-
-
-@dataclass(frozen=True, eq=False)
-class Fields:
-    """Dark and flat fields of a scan.
-
-    Attributes
-    ----------
-    dark : float32 array, shape (row, column)
-    flats : float32 array, shape (time, row, column)
-        One, or several between which the beam drifted.
-    weights : float32 array, shape (angle, time)
-        Share of each flat in the flat field of each projection.
-    """
-
-    dark: np.ndarray
-    flats: np.ndarray
-    weights: np.ndarray
-
-    def correct(
-        self,
-        frames: np.ndarray,
-        rows: slice,
-        angles: slice | list[int],
-        minimum_transmission: float,
-        device: str = "cpu",
-    ) -> tuple[torch.Tensor, int]:
-        """Attenuation of some rows of some projections, and how many values were clamped.
-
-        Parameters
-        ----------
-        frames : array, shape (row, angle, column), as recorded
-        rows, angles
-            Which of the scan they are.
-        minimum_transmission : float
-            See `ReconstructionConfig`.
-        device : str
-        """
-        flat = to_tensor(self.flats[:, rows], device)
-        if len(flat) == 1:
-            flat = flat[0]
-        else:
-            flat = torch.einsum("at,trc->rac", to_tensor(self.weights[angles], device), flat)
-        dark = to_tensor(self.dark[rows], device)
-        return attenuation(
-            transmission(to_tensor(frames, device), dark, flat), minimum_transmission
-        )
 
 
 def find_rotation_centre(
@@ -113,16 +57,21 @@ def find_rotation_centre(
     angles = list(range(0, len(theta), max(1, len(theta) // _CENTRE_ANGLES)))
     with suppress(RotationCentreError):  # find_centre says what it misses
         angles = sorted({*angles, *opposed_pair(theta)})
-    corrected, _ = fields.correct(read(angles, spread), spread, angles, config.minimum_transmission)
+    some = Fields(fields.dark[spread], fields.flats[:, spread], fields.weights)
+    correct = Preprocessing(PreprocessingConfig(), some, config.minimum_transmission)
+    corrected, _ = correct(read(angles, spread), 0, correct.n_rows, angles)
     return find_centre(corrected, theta[angles], config.rotation_centre_method)
 
 
 class SlabPipeline:
-    """Correction, reconstruction and denoising of the slabs of one scan.
+    """Preprocessing, reconstruction and denoising of the slabs of one scan.
+
+    Rows are those of the binned detector.
 
     Parameters
     ----------
     geometry : ScanGeometry
+        Of the recorded frames.
     config : ReconstructionConfig
     denoiser : Denoiser or None
         None: `denoise` must not be called.
@@ -130,6 +79,19 @@ class SlabPipeline:
         Of the whole detector.
     device : str
         Where the reconstruction runs: "cpu", "cuda", …
+
+    Raises
+    ------
+    ReconstructionError
+        All angles are the same; settings or fields that do not fit the scan.
+
+    Attributes
+    ----------
+    preprocess : Preprocessing
+    geometry : ScanGeometry
+        Of what is reconstructed.
+    origin : tuple of float
+        Point (row, column) of a slice through which the rotation axis goes.
     """
 
     def __init__(
@@ -140,25 +102,38 @@ class SlabPipeline:
         fields: Fields,
         device: str = "cpu",
     ) -> None:
-        self._minimum_transmission = config.minimum_transmission
+        if np.ptp(geometry.theta) == 0:
+            raise ReconstructionError(
+                f"expected projections at different angles, got {geometry.n_angles} at "
+                f"{np.rad2deg(geometry.theta[0]):.6g} degrees; see whether the stage turned, and "
+                "whether scan.angle_key names the angle"
+            )
+        self._recorded = geometry
+        self._slab_rows = config.slab_rows
         self._denoiser = denoiser
-        self._fields = fields
-        self._device = device
-        self._reconstructor = make_reconstructor(geometry, config, device)
+        self.preprocess = Preprocessing(
+            config.preprocessing, fields, config.minimum_transmission, device
+        )
+        self.geometry = self.preprocess.geometry(geometry)
+        self._reconstructor = make_reconstructor(self.geometry, config, device)
         self.origin = self._reconstructor.origin
 
-    def reconstruct(self, first_row: int, frames: np.ndarray) -> tuple[torch.Tensor, int]:
-        """Correct and reconstruct one slab.
+    def cuts(self, first: int, last: int) -> list[tuple[int, int]]:
+        """Rows [first, last) in the parts that `attenuation` takes."""
+        return self.preprocess.cuts(first, last, self._slab_rows)
+
+    def attenuation(self, first: int, last: int, frames: np.ndarray) -> tuple[torch.Tensor, int]:
+        """Line integrals of one part of `cuts`.
 
         Parameters
         ----------
-        first_row : int
-            Detector row of the slab's first row.
-        frames : array, shape (row, angle, column), as recorded
+        first, last : int
+        frames : array, shape (row, angle, column)
+            The rows ``preprocess.recorded(first, last)``, as recorded.
 
         Returns
         -------
-        slices : float32 tensor, shape (slice, y, x), 1/pixel, on the device
+        attenuation : float32 tensor, shape (row, angle, column), on the device
         n_clamped : int
             Transmissions that were raised to the smallest allowed one before the logarithm.
 
@@ -167,11 +142,41 @@ class SlabPipeline:
         ReconstructionError
             Shapes that do not belong together, values that are not finite.
         """
-        rows = slice(first_row, first_row + len(frames))
-        corrected, n_clamped = self._fields.correct(
-            frames, rows, slice(None), self._minimum_transmission, self._device
-        )
-        return self._reconstructor(corrected), n_clamped
+        return self.preprocess(frames, first, last, geometry=self._recorded)
+
+    def reconstruct(self, attenuation: torch.Tensor) -> torch.Tensor:
+        """Reconstruct one slab: (row, angle, column) in, (slice, y, x) out, 1/pixel.
+
+        Raises
+        ------
+        ReconstructionError
+            A wrong shape, or values that are not finite.
+        """
+        return self._reconstructor(attenuation)
+
+    def slabs(
+        self, first: int, last: int, read: Callable[[list[tuple[int, int]]], Iterator[np.ndarray]]
+    ) -> Iterator["Slab"]:
+        """Rows [first, last), slab by slab; each is computed when it is called for.
+
+        Parameters
+        ----------
+        first, last : int
+        read : callable
+            Takes recorded rows [first, last) of several parts, gives the frames of one part after
+            another, shape (row, angle, column).
+        """
+        cuts = self.cuts(first, last)
+        parts = read([self.preprocess.recorded(*cut) for cut in cuts])
+        for (start, stop), frames in zip(cuts, parts, strict=True):
+            part = _Part(partial(self.attenuation, start, stop, frames))
+            for row in range(start, stop, self._slab_rows):
+                end = min(row + self._slab_rows, stop)
+                yield Slab(row, end, partial(self._slab, part, slice(row - start, end - start)))
+
+    def _slab(self, part: "_Part", rows: slice) -> tuple[torch.Tensor, int]:
+        attenuation, n_clamped = part.attenuation()
+        return self.reconstruct(attenuation[rows]), n_clamped
 
     def denoise(self, slices: torch.Tensor) -> torch.Tensor:
         """Denoise one slab: (slice, y, x) in, the same shape out, 1/pixel.
@@ -184,3 +189,34 @@ class SlabPipeline:
         if self._denoiser is None:
             raise ValueError("denoise: this pipeline was made without a denoiser")
         return self._denoiser(slices)
+
+
+@dataclass(frozen=True, eq=False)
+class Slab:
+    """Rows that are reconstructed, denoised and published together.
+
+    Attributes
+    ----------
+    first, last : int
+        Rows [first, last).
+    reconstruct : callable
+        Computes the slices (slice, y, x), and the number of transmissions that were clamped.
+    """
+
+    first: int
+    last: int
+    reconstruct: Callable[[], tuple[torch.Tensor, int]]
+
+
+class _Part:
+    """Attenuation that several slabs are cut from: computed once, its clamps told once."""
+
+    def __init__(self, compute: Callable[[], tuple[torch.Tensor, int]]) -> None:
+        self._compute = compute
+        self._attenuation: torch.Tensor | None = None
+
+    def attenuation(self) -> tuple[torch.Tensor, int]:
+        n_clamped = 0
+        if self._attenuation is None:
+            self._attenuation, n_clamped = self._compute()
+        return self._attenuation, n_clamped

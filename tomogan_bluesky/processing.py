@@ -21,9 +21,10 @@ from .errors import ConfigurationError, IntakeError
 from .geometry import ScanGeometry
 from .intake.documents import ScanDocuments
 from .intake.sinogram import FrameAccount, FrameStore, Scan
-from .pipeline import Fields, SlabPipeline, find_rotation_centre
+from .pipeline import SlabPipeline, find_rotation_centre
 from .publish.documents import DerivedRun, derivation_of
 from .recon.centre import CentreEstimate
+from .recon.preprocess import Fields
 from .report import ExitStatus, RunRecord, RunReport, StageFailed
 
 logger = logging.getLogger(__name__)
@@ -214,36 +215,36 @@ class RunProcessor:
     ) -> None:
         """Reconstruct, denoise and publish slab by slab; a slab that fails is published as NaN."""
         engine, record = self._engine, self._record
-        first, last = rows
-        n_columns = scan.shape[2]
+        with record.stage("reconstruct"):
+            first, last = pipeline.preprocess.rows_within(*rows)
+        n = pipeline.geometry.n_columns
         quantities = ("reconstruction", "denoised") if denoise else ("reconstruction",)
         with record.stage("publish"):
-            derived.open_volume(
-                (last - first, n_columns, n_columns), quantities, scalars=("detector_row",)
-            )
-        slabs = scan.slabs((first, last), self._settings.reconstruction.slab_rows)
+            derived.open_volume((last - first, n, n), quantities, scalars=("detector_row",))
+        slabs = pipeline.slabs(first, last, scan.slabs)
         while True:
             with record.stage("intake"):
-                row, frames = next(slabs, (last, np.empty(0)))
-            if row == last:
+                slab = next(slabs, None)
+            if slab is None:
                 return
-            shape = (len(frames), n_columns, n_columns)
-            slab = {name: np.full(shape, np.nan, dtype=np.float32) for name in quantities}
+            n_slices = slab.last - slab.first
+            volumes = {name: np.full((n_slices, n, n), np.nan, np.float32) for name in quantities}
             failures = record.n_failures
             with suppress(StageFailed):
                 with record.stage("reconstruct"):
-                    slices, n_clamped = pipeline.reconstruct(row, frames)
-                    slab["reconstruction"] = slices.cpu().numpy()
+                    slices, n_clamped = slab.reconstruct()
+                    volumes["reconstruction"] = slices.cpu().numpy()
                     counts.clamped += n_clamped
                 if denoise:
                     with record.stage("denoise"):
-                        slab["denoised"] = pipeline.denoise(slices).cpu().numpy()
+                        volumes["denoised"] = pipeline.denoise(slices).cpu().numpy()
+            detector_rows = map(pipeline.preprocess.recorded_row, range(slab.first, slab.last))
             with record.stage("publish"):
                 derived.write_slab(
-                    row - first, slab, {"detector_row": list(range(row, row + len(frames)))}
+                    slab.first - first, volumes, {"detector_row": list(detector_rows)}
                 )
-            counts.slices += len(frames)
-            counts.failed_slices += len(frames) * (record.n_failures > failures)
+            counts.slices += n_slices
+            counts.failed_slices += n_slices * (record.n_failures > failures)
             if engine.progress is not None:
                 engine.progress(self._raw_uid, counts.slices, last - first)
 
@@ -289,6 +290,10 @@ class RunProcessor:
             **self._references_from,
             "slab_rows": self._settings.reconstruction.slab_rows,
         }
+        binning = self._settings.reconstruction.preprocessing.binning
+        pixel_size = self._documents.start_doc.get("pixel_size_um")
+        if binning > 1 and isinstance(pixel_size, int | float):
+            md["pixel_size_um"] = pixel_size * binning
         if geometry is not None:
             md["rotation_centre"] = geometry.rotation_centre
             md["theta_range_deg"] = [

@@ -10,9 +10,15 @@ import threading
 
 import numpy as np
 import pytest
-from scans import ANGLES, COLUMNS, ROWS, disc_frames, scan_documents
+from scans import ANGLES, COLUMNS, DARK, ROWS, disc_frames, scan_documents
 
-from tomogan_bluesky import PublishingConfig, ReconstructionConfig, ScanConfig, TomoGANCallback
+from tomogan_bluesky import (
+    PreprocessingConfig,
+    PublishingConfig,
+    ReconstructionConfig,
+    ScanConfig,
+    TomoGANCallback,
+)
 
 
 def without(kind):
@@ -39,6 +45,16 @@ def drop_angle(name, doc):
     return doc
 
 
+def dark_flats(name, doc):
+    if name == "event" and "rotation" not in doc["data"] and doc["data"]["camera"][0, 0] > DARK:
+        doc["data"]["camera"] = np.full((ROWS, COLUMNS), DARK, np.uint16)
+    return doc
+
+
+def binned(k):
+    return ReconstructionConfig(preprocessing=PreprocessingConfig(binning=k))
+
+
 FATAL = {
     "no flats": (without("flats"), {}, r"one flat frame, got none; .*scan\.flat_streams"),
     "no darks": (without("darks"), {}, r"one dark frame, got none; .*scan\.dark_streams"),
@@ -59,6 +75,26 @@ FATAL = {
         r"9 rejected: expected frames of 3 x 32 pixels, got 2 x 2",
     ),
     "degrees called radians": (scan_documents(units="rad"), {}, r"expected radians, got values"),
+    "zero flats": (
+        scan_documents(edit=dark_flats),
+        {},
+        r"96 of 96 pixels are not .mean flat 100, mean dark 100.; see whether the shutter",
+    ),
+    "one angle, the centre given": (
+        scan_documents(frames=disc_frames()[:1], angles_deg=[90.0]),
+        {"reconstruction": ReconstructionConfig(rotation_centre=15.5)},
+        r"expected projections at different angles, got 1 at 90 degrees; .*scan\.angle_key",
+    ),
+    "one angle": (
+        scan_documents(frames=disc_frames()[:1], angles_deg=[0.0]),
+        {},
+        r"centre: .*two projections half a turn apart, got 1 projection; give the rotation centre",
+    ),
+    "a binning beyond the frames": (
+        scan_documents(),
+        {"reconstruction": binned(4)},
+        r"binning: expected k between 1 and the 3 rows and 32 columns of the frames, got 4",
+    ),
     "nothing to find a centre in": (
         scan_documents(frames=[np.full((ROWS, COLUMNS), 5000, np.uint16)] * ANGLES),
         {},
@@ -231,10 +267,12 @@ def test_a_slab_that_fails_is_published_as_nan_and_counted(monkeypatch):
 
     reconstruct = SlabPipeline.reconstruct
 
-    def fail_once(self, first_row, frames):
-        if first_row == 1:
+    numbers = iter(range(3))
+
+    def fail_once(self, attenuation):
+        if next(numbers) == 1:
             raise ReconstructionError("this slab is broken")
-        return reconstruct(self, first_row, frames)
+        return reconstruct(self, attenuation)
 
     monkeypatch.setattr(SlabPipeline, "reconstruct", fail_once)
     derived = []

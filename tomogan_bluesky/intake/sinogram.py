@@ -6,7 +6,7 @@ projection ends as exactly one of used, superseded, missing or rejected.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,29 +94,38 @@ class Scan:
         """Rows of some projections as recorded: (row, angle, column)."""
         return read_rows([self.projections[i] for i in indices], rows).swapaxes(0, 1)
 
-    def slabs(self, rows: tuple[int, int], slab_rows: int) -> Iterator[tuple[int, np.ndarray]]:
-        """Cut the detector rows [first, last) into slabs.
+    def slabs(self, cuts: Sequence[tuple[int, int]]) -> Iterator[np.ndarray]:
+        """Some of the detector rows, part by part.
 
-        Frames in files are read by blocks of as many slabs as `frames_bytes` holds, since to read
+        Frames in files are read by blocks of as many parts as `frames_bytes` holds, since to read
         some rows of compressed frames is to read all of them.
+
+        Parameters
+        ----------
+        cuts : sequence of (first, last)
+            Detector rows of each part, in ascending order; parts may share rows.
 
         Yields
         ------
-        first_row : int
-        frames : array, shape (row, angle, column), recorded dtype
+        array, shape (row, angle, column), recorded dtype
         """
-        first, last = rows
         n_angles, _, n_columns = self.shape
         row_bytes = n_angles * n_columns * self.projections[0].dtype.itemsize
         in_files = any(isinstance(frame, StoredFrame) for frame in self.projections)
-        # A slab is a copy of its part of the block: both count.
-        n_slabs = max(self.frames_bytes // (row_bytes * slab_rows) - 1, 1) if in_files else 1
-        for start in range(first, last, n_slabs * slab_rows):
-            stop = min(start + n_slabs * slab_rows, last)
+        done = 0
+        while done < len(cuts):
+            start, stop = cuts[done]
+            n_parts = 1
+            for first, last in cuts[done + 1 :] if in_files else ():
+                # A part is a copy of what the block holds of it: both count.
+                if (last - start + last - first) * row_bytes > self.frames_bytes:
+                    break
+                n_parts, stop = n_parts + 1, last
             block = read_rows(self.projections, slice(start, stop))
-            for row in range(start, stop, slab_rows):
-                slab = block[:, row - start : row - start + slab_rows]
-                yield row, np.ascontiguousarray(slab.swapaxes(0, 1))
+            for first, last in cuts[done : done + n_parts]:
+                part = block[:, first - start : last - start]
+                yield np.ascontiguousarray(part.swapaxes(0, 1))
+            done += n_parts
 
 
 class FrameStore:

@@ -17,6 +17,10 @@ logger = logging.getLogger(__name__)
 MINIMUM_BEAM = 1e-6
 """Least flat - dark, in counts; what is smaller is raised to it, as TomoPy does."""
 
+# Without any beam, noise makes the flat field brighter at half the pixels; a beam that fills a
+# fifth of the detector is one.
+_MOST_DEAD = 0.4
+
 
 def transmission(projections: torch.Tensor, dark: torch.Tensor, flat: torch.Tensor) -> torch.Tensor:
     """Correct projections for the detector's offset and the beam's profile.
@@ -54,26 +58,72 @@ def transmission(projections: torch.Tensor, dark: torch.Tensor, flat: torch.Tens
                 f"and {name} {tuple(field.shape)}"
             )
         _refuse_not_finite(name, field, ("row", "angle", "column") if drifts else ("row", "column"))
-    # From here on, with an axis of angles, of one where it does not drift.
-    dark = dark[:, None]
-    flat = flat if flat.ndim == 3 else flat[:, None]
     if projections.is_floating_point():
         _refuse_not_finite("projections", projections, ("row", "angle", "column"))
+    # From here on, with an axis of angles, of one where it does not drift.
+    flat = flat if flat.ndim == 3 else flat[:, None]
+    beam = usable_beam(dark[:, None], flat)
+    return share_of_beam(projections, dark[:, None], beam)
+
+
+def usable_beam(dark: torch.Tensor, flat: torch.Tensor) -> torch.Tensor:
+    """What the beam adds to the dark field, at least `MINIMUM_BEAM`.
+
+    Parameters
+    ----------
+    dark : torch.Tensor, float32, shape (row, 1, column)
+    flat : torch.Tensor, float32, shape (row, time, column)
+
+    Returns
+    -------
+    torch.Tensor, float32, shape (row, time, column)
+
+    Raises
+    ------
+    ReconstructionError
+        At too many pixels the flat field is no brighter than the dark one.
+    """
     beam = flat - dark
-    n_dead = int((beam < MINIMUM_BEAM).sum())
+    dead = beam < MINIMUM_BEAM
+    n_dead = int(dead.sum())
+    if n_dead > _MOST_DEAD * beam.numel():
+        raise ReconstructionError(
+            f"flat field: expected it to be brighter than the dark field, but {n_dead} of "
+            f"{beam.numel()} pixels are not (mean flat {float(flat.mean()):.6g}, mean dark "
+            f"{float(dark.mean()):.6g}); see whether the shutter was open for the flats, and "
+            "whether darks and flats are mixed up in scan.dark_streams and scan.flat_streams"
+        )
     if n_dead:
-        row, _, column = (int(i) for i in (beam < MINIMUM_BEAM).nonzero()[0])
+        row, _, column = (int(i) for i in dead.nonzero()[0])
         logger.warning(
             "flat field: %d of %d pixels are not brighter than the dark field (the first at row "
-            "%d of the slab, column %d); expect rings there",
+            "%d, column %d); expect rings there",
             n_dead,
             beam.numel(),
             row,
             column,
         )
+    return beam.clamp_min_(MINIMUM_BEAM)
+
+
+def share_of_beam(
+    projections: torch.Tensor, dark: torch.Tensor, beam: torch.Tensor
+) -> torch.Tensor:
+    """Transmission, with a dark field and a beam that have been checked.
+
+    Parameters
+    ----------
+    projections : torch.Tensor, any real dtype, shape (row, angle, column)
+    dark : torch.Tensor, float32, shape (row, 1, column)
+    beam : torch.Tensor, float32, shape (row, 1 or angle, column)
+        See `usable_beam`.
+
+    Returns
+    -------
+    torch.Tensor, float32, shape (row, angle, column)
+    """
     # Unsigned counts below the dark field would wrap around: subtract as float32.
-    signal = projections.to(torch.float32, copy=True).sub_(dark)
-    return signal.div_(beam.clamp_min(MINIMUM_BEAM))
+    return projections.to(torch.float32, copy=True).sub_(dark).div_(beam)
 
 
 def attenuation(transmission: torch.Tensor, minimum: float) -> tuple[torch.Tensor, int]:

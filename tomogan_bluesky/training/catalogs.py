@@ -21,8 +21,9 @@ from ..geometry import ScanGeometry
 from ..intake.archive import documents
 from ..intake.documents import ScanDocuments
 from ..intake.sinogram import FrameStore
-from ..pipeline import Fields, SlabPipeline, find_rotation_centre
+from ..pipeline import SlabPipeline, find_rotation_centre
 from ..publish.documents import is_derived
+from ..recon.preprocess import Fields
 from ..reference_runs import ReferenceRuns
 
 logger = logging.getLogger(__name__)
@@ -148,8 +149,8 @@ class ScanReader:
             centre = find_rotation_centre(scan.read, scan.theta, fields, rows, config).centre
         geometry = ScanGeometry(scan.theta, centre, n_columns)
         pipeline = SlabPipeline(geometry, config, None, fields, self._device)
-        slabs = scan.slabs(rows, config.slab_rows)
-        slices = [pipeline.reconstruct(row, frames)[0].cpu() for row, frames in slabs]
+        slabs = pipeline.slabs(*pipeline.preprocess.rows_within(*rows), scan.slabs)
+        slices = [slab.reconstruct()[0].cpu() for slab in slabs]
         return CatalogScan(start, torch.cat(slices), centre)
 
     def _find_run(self, uid: str) -> Any:

@@ -40,7 +40,13 @@ def test_dead_pixels_are_counted_and_stay_finite(caplog):
     assert corrected.isfinite().all()
     assert corrected[1, 0, 4] == pytest.approx(1 / MINIMUM_BEAM)
     assert "2 of 15 pixels" in caplog.text
-    assert "row 1 of the slab, column 4" in caplog.text
+    assert "row 1, column 4" in caplog.text
+
+
+@pytest.mark.parametrize("flat", [0.0, 10.0, 3.0])
+def test_a_flat_field_without_beam_is_refused(flat):
+    with pytest.raises(ReconstructionError, match="15 of 15 pixels are not.*shutter.*mixed up"):
+        transmission(torch.full((3, 4, 5), 60.0), FIELDS[0], torch.full((3, 5), flat))
 
 
 def test_attenuation_inverts_the_law_of_absorption():
