@@ -2,14 +2,27 @@
 
 import argparse
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .train_stages import (
+    RECORDED,
+    Trained,
+    add_options,
+    checkpoint_of,
+    first_start,
+    make_config,
+    run_stages,
+    stages_of,
+)
+
 if TYPE_CHECKING:
     from ..models.artifact import ModelCard
     from ..training.pairs import SimulatedScans
-    from ..training.trainer import Progress, TrainingConfig
+    from ..training.processes import World
+    from ..training.settings import TrainingConfig
 
 _EXAMPLES = """\
 examples:
@@ -17,6 +30,11 @@ examples:
       as the model that ships with the package was made; the file is my_model/model.ts
   tomogan-bluesky train --simulated --minutes 45 --output my_model --resume
       go on where an interrupted training was saved last
+  tomogan-bluesky train --simulated --stage gan --steps 2000 --output my_model
+      sharpen it: a discriminator and a feature loss, which may cost 0.3 dB and no more
+  torchrun --nproc-per-node 4 -m tomogan_bluesky train --simulated --recipe review --stage both \\
+      --vgg16 vgg16-397923af.pth --slices 10000 --device cuda --output review
+      on four GPUs, as the review of TomoGAN has it
   tomogan-bluesky train --simulated --steps 200 --size 128 --angles 180 --slices 20 --output try
       small and quick, to see that it works
 
@@ -38,59 +56,64 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "--simulated", action="store_true", required=True, help="learn from simulated scans"
     )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="made if absent")
-    parser.add_argument("--preset", default="unet4", help="unet4 (default) or tomogan3")
-    parser.add_argument("--base", type=int, help="channels of unet4 at full resolution (16)")
-    budget = parser.add_mutually_exclusive_group()
-    budget.add_argument("--minutes", type=float, help="wall time of the training (45)")
-    budget.add_argument("--steps", type=int, help="its number of steps instead")
     parser.add_argument("--seed", type=int, default=0, help="of samples, noise and network (0)")
     parser.add_argument("--size", type=int, help="detector columns (default: 192, 256 and 512)")
     parser.add_argument("--angles", type=int, help="projections of --size (1.57 times the columns)")
     parser.add_argument("--slices", type=int, default=200, help="slices of --size (200)")
-    parser.add_argument("--batch", type=int, default=8, help="crops a step (8)")
-    parser.add_argument("--crop", type=int, default=96, help="width of a crop in pixels (96)")
     parser.add_argument("--name", default="my-model", help="name on the model's card")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="keep simulated slices here")
     parser.add_argument("--threads", type=int, help="processor threads (default: torch's choice)")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, …")
     parser.add_argument("--resume", action="store_true", help="go on from DIR's checkpoint")
     parser.add_argument("--json", action="store_true", help="print the card as JSON at the end")
+    add_options(parser)
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     import torch
 
+    from ..training.processes import joined
+
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    with joined(args.device) as (world, device):
+        return _run(args, world, device)
+
+
+def _run(args: argparse.Namespace, world: "World", device: str) -> int:
     from ..models.artifact import export_model
     from ..models.generator import build_generator
     from ..training.evaluation import evaluate
     from ..training.pairs import load_or_simulate
-    from ..training.trainer import CHECKPOINT, averaged_generator, read_checkpoint, train
+    from ..training.trainer import read_checkpoint
 
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
-    config = _config(args)
-    checkpoint = args.output / CHECKPOINT
-    # What is wrong with the network or the checkpoint should be said before minutes of simulation.
+    # What is wrong with the settings, the network or the checkpoint should be said before minutes
+    # of simulation.
+    stage = stages_of(args)[0]
+    start, network = first_start(args)
+    config = make_config(args, stage, world, network)
     build_generator(config.network, **config.options)
     if args.resume:
-        read_checkpoint(checkpoint)
-    recipes, unseen = _recipes(args)
+        read_checkpoint(checkpoint_of(args.output, stage))
+    recipes, unseen = _recipes(args, config)
+    if not world.first and args.cache is not None:
+        world.wait()  # the first process simulates, the others read
     pairs = load_or_simulate(recipes, args.cache)
     validation = load_or_simulate([unseen], args.cache)[0]
-    train(
-        config,
-        pairs,
-        args.output,
-        checkpoint if args.resume else None,
-        validation=validation,
-        device=args.device,
-    )
-    generator, config, progress = averaged_generator(checkpoint)
-    metrics = evaluate(generator, validation)
-    card = _card(args, config, progress, recipes, metrics)
+    if world.first and args.cache is not None:
+        world.wait()
+    trained = run_stages(args, config, start, pairs, validation, world, device)
+    if not world.first:
+        return 0
+    metrics = evaluate(trained.generator, validation)
+    card = _card(args, trained, recipes, metrics)
     path = args.output / "model.ts"
-    card = export_model(generator, card, path)
+    card = export_model(trained.generator, card, path)
+    if trained.failure is not None:
+        print(f"error: {trained.failure}", file=sys.stderr)
+        print(f"the network of the pixel stage was exported: {path}", file=sys.stderr)
+        return 1
     if args.json:
         print(card.model_dump_json())
     else:
@@ -101,43 +124,58 @@ def run(args: argparse.Namespace) -> int:
 
 def _card(
     args: argparse.Namespace,
-    config: "TrainingConfig",
-    progress: "Progress",
+    trained: Trained,
     recipes: "Sequence[SimulatedScans]",
     metrics: dict[str, float],
 ) -> "ModelCard":
     import torch
 
     from ..models.artifact import ModelCard, TrainedOn
+    from ..models.generator import describe_generator
 
-    options = ", ".join(f"{k}={v}" for k, v in config.options.items())
+    config, progress = trained.stages[-1]
     return ModelCard(
         name=args.name,
-        network=f"{config.network}({options})",
+        network=describe_generator(config.network, config.options),
+        depth=config.depth,
         dose_range=recipes[0].dose_range,
         reconstruction=TrainedOn(method="gridrec", filter=recipes[0].filter),
-        training_command=_command(args, progress.steps, torch.get_num_threads()),
+        training_command=_command(args, trained, torch.get_num_threads()),
         training={
-            "config": config.model_dump(mode="json"),
+            "stages": [
+                {
+                    "config": config.model_dump(mode="json"),
+                    "minutes": round(progress.seconds / 60, 1),
+                    "kept_step": progress.kept_step,
+                    "stopped": progress.stopped,
+                    "history": progress.history,
+                }
+                for config, progress in trained.stages
+            ],
             "scans": [recipe.model_dump(mode="json") for recipe in recipes],
             "target": "noise-free reconstruction of the same projections",
             "full_dose": "5.5e4 photons a pixel and projection at 256 columns, more in proportion",
-            "minutes": round(progress.seconds / 60, 1),
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
-            "history": progress.history,
         },
         metrics=metrics,
     )
 
 
-def _command(args: argparse.Namespace, steps: int | None, threads: int) -> str:
+def _command(args: argparse.Namespace, trained: Trained, threads: int) -> str:
     """The command that makes the same model again: the steps that were done, not the minutes."""
-    words = ["tomogan-bluesky", "train", "--simulated", "--steps", str(steps)]
-    for option in ("preset", "base", "seed", "size", "angles", "slices", "batch", "crop"):
-        value = getattr(args, option)
-        if value is not None and not (option == "slices" and args.size is None):
-            words += [f"--{option}", str(value)]
+    config, progress = trained.stages[0]
+    words = ["tomogan-bluesky", "train"]
+    if config.processes > 1:
+        nodes = ["--nproc-per-node", str(config.processes)]
+        words = ["torchrun", *nodes, "-m", "tomogan_bluesky", "train"]
+    values = vars(args) | {"steps": progress.steps, "precision": config.precision}
+    if args.stage == "both":
+        values["gan_steps"] = trained.stages[1][1].steps
+    words.append("--simulated")
+    for option in (*RECORDED, "seed", "size", "angles", "slices"):
+        if values[option] is not None and not (option == "slices" and args.size is None):
+            words += [f"--{option.replace('_', '-')}", str(values[option])]
     words += ["--threads", str(threads), "--name", args.name, "--output", "DIR"]
     return shlex.join(words)
 
@@ -154,34 +192,17 @@ def _summary(metrics: dict[str, float]) -> str:
     return "\n".join(lines)
 
 
-def _config(args: argparse.Namespace) -> "TrainingConfig":
-    from pydantic import ValidationError
-
-    from ..errors import ConfigurationError
-    from ..training.trainer import TrainingConfig
-
-    minutes = 45.0 if args.minutes is None and args.steps is None else args.minutes
-    try:
-        return TrainingConfig(
-            network=args.preset,
-            options={} if args.base is None else {"base": args.base},
-            steps=args.steps,
-            minutes=minutes,
-            batch=args.batch,
-            crop=args.crop,
-            seed=args.seed,
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigurationError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-
-
-def _recipes(args: argparse.Namespace) -> "tuple[tuple[SimulatedScans, ...], SimulatedScans]":
+def _recipes(
+    args: argparse.Namespace, config: "TrainingConfig"
+) -> "tuple[tuple[SimulatedScans, ...], SimulatedScans]":
     from ..training.pairs import SimulatedScans, training_scans, validation_scans
 
-    if args.size is None:
-        return training_scans(args.seed), validation_scans(args.seed)
-    angles = args.angles or round(1.57 * args.size)
-    shape = {"size": args.size, "n_angles": angles}
+    size = args.size
+    if size is None:
+        standard = training_scans(args.seed)
+        if config.crop <= min(recipe.size for recipe in standard):
+            return standard, validation_scans(args.seed)
+        size = config.crop
+    shape = {"size": size, "n_angles": args.angles or round(1.57 * size)}
     training = SimulatedScans(**shape, n_slices=args.slices, seed=1000 * args.seed)
     return (training,), validation_scans(args.seed).model_copy(update=shape)

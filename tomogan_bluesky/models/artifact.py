@@ -26,7 +26,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .._version import __version__
 from ..config import FilterName
-from ..errors import ModelError, ModelNotFoundError
+from ..errors import ConfigurationError, ModelError, ModelNotFoundError
+from .generator import Generator, build_generator, parse_generator
 
 logger = logging.getLogger(__name__)
 
@@ -125,6 +126,34 @@ def load_model(
     ModelError
         A file that is not a model, of another format version, or not what it was.
     """
+    module, card = _load(path_or_name, device)
+    with _without_deprecation():
+        return torch.jit.freeze(module.eval()), card
+
+
+def load_generator(path_or_name: Path | str) -> tuple[Generator, ModelCard]:
+    """Load a model as the network that it was exported from, to train it further.
+
+    Raises
+    ------
+    ModelNotFoundError, ModelError
+        As `load_model`, and for a model whose network this version does not know.
+    """
+    module, card = _load(path_or_name, "cpu")
+    try:
+        name, options = parse_generator(card.network)
+        generator = build_generator(name, **options)
+        generator.load_state_dict(module.state_dict())
+    except (ConfigurationError, RuntimeError) as error:
+        raise ModelError(
+            f"{path_or_name}: expected a network of this version, got {card.network}: {error}"
+        ) from error
+    return generator, card
+
+
+def _load(
+    path_or_name: Path | str, device: str | torch.device
+) -> tuple[torch.jit.ScriptModule, ModelCard]:
     content = _read(path_or_name)
     extra = {_CARD: ""}
     try:
@@ -143,8 +172,7 @@ def load_model(
             f"says, got {found}; the file was altered: fetch it again"
         )
     logger.info("model %s, sha256 %s", card.name, hashlib.sha256(content).hexdigest())
-    with _without_deprecation():
-        return torch.jit.freeze(module.eval()), card
+    return module, card
 
 
 def model_sha256(path_or_name: Path | str) -> str:

@@ -13,7 +13,8 @@ W)``, and three laws:
 """
 
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
@@ -194,3 +195,18 @@ def build_generator(name: str, **options: int) -> Generator:
     if wrong := [f"{k}={v}" for k, v in options.items() if v < 1]:
         raise ConfigurationError(f"network {name!r}: expected options of 1 or more, got {wrong[0]}")
     return PRESETS[name](**options)
+
+
+def describe_generator(name: str, options: Mapping[str, int]) -> str:
+    """A preset and its options as the card of a model has them: ``unet4(base=16)``."""
+    return f"{name}({', '.join(f'{k}={v}' for k, v in options.items())})"
+
+
+def parse_generator(text: str) -> tuple[str, dict[str, int]]:
+    """Preset and options of a description. Raises ConfigurationError where it is none."""
+    found = re.fullmatch(r"(\w+)\(((?:\w+=\d+(?:, )?)*)\)", text)
+    if found is None:
+        raise ConfigurationError(
+            f"network: expected a preset and its options, such as unet4(base=16); got {text!r}"
+        )
+    return found[1], {k: int(v) for k, v in re.findall(r"(\w+)=(\d+)", found[2])}

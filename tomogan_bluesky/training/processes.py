@@ -37,6 +37,11 @@ class World:
         # Buffers are the same everywhere, being made of the weights alone.
         return DistributedDataParallel(module, broadcast_buffers=False)
 
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.size > 1:
+            torch.distributed.barrier()
+
     def mean(self, values: torch.Tensor) -> torch.Tensor:
         """The mean over all processes, the same bits in each."""
         if self.size > 1:

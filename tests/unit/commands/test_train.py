@@ -5,10 +5,12 @@ import shlex
 import pytest
 import torch
 
-from tomogan_bluesky.commands import train
+from tomogan_bluesky.commands import train, train_stages
 from tomogan_bluesky.denoise import TorchScriptDenoiser
 from tomogan_bluesky.errors import ConfigurationError, ModelNotFoundError, TrainingError
-from tomogan_bluesky.models.artifact import load_model
+from tomogan_bluesky.models.artifact import load_generator, load_model
+from tomogan_bluesky.training import collapse
+from tomogan_bluesky.training.processes import World
 
 SMALL = "--size 48 --angles 40 --slices 4 --batch 2 --crop 32 --threads 1"
 QUICK = f"--simulated --steps 3 --seed 4 --base 4 {SMALL}"
@@ -69,8 +71,9 @@ def test_default_is_the_recipe_of_the_shipped_model(tmp_path):
     parser = argparse.ArgumentParser()
     train.add_parser(parser.add_subparsers())
     args = parser.parse_args(["train", "--simulated", "--output", str(tmp_path)])
-    assert train._config(args).minutes == 45
-    recipes, validation = train._recipes(args)
+    config = train_stages.make_config(args, "pixel", World())
+    assert config.minutes == 45
+    recipes, validation = train._recipes(args, config)
     assert sum(recipe.n_slices for recipe in recipes) == 680
     assert validation.doses == (1.0, 0.25, 0.1)
 
@@ -85,3 +88,62 @@ def test_usage(tmp_path):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(SystemExit):
         run(f"--simulated --steps 1 --minutes 2 --output {tmp_path}")
+
+
+def test_both_stages_and_the_command_that_repeats_them(tmp_path, capsys):
+    words = f"{QUICK} --stage both --gan-steps 2 --output {tmp_path / 'a'} --json"
+    assert run(words) == 0
+    card = json.loads(capsys.readouterr().out)
+    pixel, gan = card["training"]["stages"]
+    assert (pixel["config"]["stage"], gan["config"]["stage"]) == ("pixel", "gan")
+    assert (pixel["config"]["learning_rate"], gan["config"]["learning_rate"]) == (1e-3, 2e-4)
+    assert gan["history"][-1]["discriminator"] > 0
+    again = shlex.split(card["training_command"].replace("DIR", str(tmp_path / "b")))[2:]
+    assert run(shlex.join(again)) == 0
+    assert load_model(tmp_path / "b" / "model.ts")[1].weights_sha256 == card["weights_sha256"]
+    # The second stage alone, on from the first.
+    alone = (
+        shlex.join(again).replace("--stage both", "--stage gan").replace("--steps 3", "--steps 2")
+    )
+    assert run(alone) == 0
+    assert load_model(tmp_path / "b" / "model.ts")[1].weights_sha256 == card["weights_sha256"]
+
+
+def test_collapse_exports_the_pixel_stage_and_says_so(tmp_path, capsys, monkeypatch):
+    run(f"{QUICK} --output {tmp_path}")
+    before = load_model(tmp_path / "model.ts")[1].weights_sha256
+    monkeypatch.setattr(collapse, "_LOWEST_DISCRIMINATOR_LOSS", 9.0)
+    monkeypatch.setattr(collapse, "WINDOW", 1)
+    steps = QUICK.replace("--base 4", "")
+    assert run(f"{steps} --stage gan --output {tmp_path}") == 1
+    said = capsys.readouterr().err
+    assert "the gan stage has collapsed" in said
+    assert "network of the pixel stage was exported" in said
+    assert load_model(tmp_path / "model.ts")[1].weights_sha256 == before
+
+
+def test_finetune_begins_with_a_model(tmp_path):
+    run(f"{QUICK} --output {tmp_path / 'a'}")
+    model = tmp_path / "a" / "model.ts"
+    steps = QUICK.replace("--base 4", "").replace("--seed 4", "--seed 5")
+    run(f"{steps} --finetune {model} --learning-rate 1e-9 --output {tmp_path / 'b'}")
+    first, tuned = (load_generator(tmp_path / d / "model.ts")[0] for d in "ab")
+    for a, b in zip(first.parameters(), tuned.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+    with pytest.raises(ConfigurationError, match=r"--base: .*unet4\(base=4\), got 8"):
+        run(f"{steps} --base 8 --finetune {model} --output {tmp_path / 'c'}")
+    with pytest.raises(ModelNotFoundError, match="no checkpoint"):
+        run(f"{steps} --stage gan --output {tmp_path / 'c'}")
+
+
+def test_review_is_512_columns_and_four_processes(tmp_path):
+    parser = argparse.ArgumentParser()
+    train.add_parser(parser.add_subparsers())
+    words = ["train", "--simulated", "--recipe", "review", "--output", str(tmp_path)]
+    args = parser.parse_args(words)
+    config = train_stages.make_config(args, "pixel", World())
+    assert (config.crop, config.batch, config.epochs, config.processes) == (512, 16, 200, 4)
+    assert train._recipes(args, config)[0][0].size == 512
+    args = parser.parse_args([*words, "--processes", "1", "--steps", "7"])
+    config = train_stages.make_config(args, "pixel", World())
+    assert (config.processes, config.steps, config.epochs) == (1, 7, None)
