@@ -1,9 +1,21 @@
-"""Fixtures for all tests: shared data beside the checkout, and a guard against leaked threads."""
+"""Fixtures for all tests: a catalog, shared data beside the checkout, a guard against leaks."""
 
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
+
+# Serves until its input is closed.
+_SERVE = """
+import sys
+from tomogan_bluesky.publish.server import serve_catalog
+with serve_catalog(sys.argv[1]) as server:
+    assert server.is_ours
+    print(server.uri, flush=True)
+    sys.stdin.read()
+"""
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -19,6 +31,43 @@ def shared_data():
         return path
 
     return path_of
+
+
+@pytest.fixture(autouse=True, scope="session")
+def state_of_nobody(tmp_path_factory):
+    """Let nothing of a test wait in the spool of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def catalog(tmp_path_factory):
+    """A running catalog. Starting one takes seconds, so tests share it: expect others' runs."""
+    # Here, for tests of numerics run where there is no Tiled.
+    from tomogan_bluesky.publish.server import serve_catalog
+
+    folder = tmp_path_factory.mktemp("a catalog")  # mktemp keeps the space
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SERVE, str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        uri = process.stdout.readline().strip()
+        with serve_catalog(folder) as server:
+            assert not server.is_ours
+            assert server.uri == uri
+            yield server
+        process.stdin.close()
+        assert process.wait() == 0
+
+
+@pytest.fixture(scope="session")
+def client(catalog):
+    """A client of the shared catalog that may write."""
+    return catalog.client()
 
 
 @pytest.fixture(autouse=True)

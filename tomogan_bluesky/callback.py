@@ -101,7 +101,8 @@ class TomoGANCallback:
             denoising=denoising or DenoisingConfig(),
             publishing=publishing or PublishingConfig(),
         )
-        self._engine = Engine(Publishers(publish), model, settings, False, device, again, progress)
+        publishers = Publishers(publish, settings.publishing)
+        self._engine = Engine(publishers, model, settings, False, device, again, progress)
         self._worker = ThreadWorker(self._handle, "worker", _QUEUE_LIMIT)
         self._runs = Runs(self._engine)
         self._routing = Routing()

@@ -205,6 +205,11 @@ class PublishingConfig(_Config):
     announce: Literal["live", "at_end"] = "live"
     """Announce each slab when it is written, or all of them when the file is closed (for disks
     without SWMR, such as NFS)."""
+    spool: Path | None = None
+    """Folder of this machine where derived runs wait while their Tiled server is away; None:
+    ``~/.local/state/tomogan_bluesky/spool``. Slices in `directory` wait there."""
+    spool_gib: float = Field(default=20.0, ge=0.0)
+    """Most that may wait in it; 0: nothing waits, and a server that is away fails the run."""
 
     def for_run(self, start_doc: Mapping[str, Any]) -> Self:
         """With the folder that the start document of a run leads to.

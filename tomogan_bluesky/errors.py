@@ -58,6 +58,10 @@ class PublishError(TomoGANError, OSError):
     __str__ = Exception.__str__
 
 
+class ServerAwayError(PublishError):
+    """A server does not answer, is overloaded, or does not let us in: later it may."""
+
+
 class TrainingError(TomoGANError, RuntimeError):
     """A training diverged, or its checkpoint does not fit."""
 

@@ -125,6 +125,8 @@ class RunProcessor:
         with suppress(StageFailed), record.stage("publish"):
             derived.stop(status, record.reason, frames.as_dict())
             emit.check()
+        for why in emit.waiting:
+            record.remark(f"the derived run waits in the spool, to be brought to its server: {why}")
         return RunReport(
             raw_uid=self._raw_uid,
             derived_uid=derived.uid if emit.reached_any else None,
@@ -139,6 +141,7 @@ class RunProcessor:
             centre_confidence=None if estimate is None else estimate.confidence,
             centre_methods={} if estimate is None else dict(estimate.methods),
             volume_path=derived.volume_path,
+            spooled=bool(emit.waiting),
         )
 
     def _generator_digest(self, denoiser: Denoiser | None) -> str:

@@ -46,6 +46,8 @@ class RunReport:
         The HDF5 file of the slices, where they are in one.
     already_done : bool
         A successful derived run of the same settings was there, and nothing was computed.
+    spooled : bool
+        A server was away: the derived run waits on disk, and is brought there when it is back.
     """
 
     raw_uid: str
@@ -62,6 +64,7 @@ class RunReport:
     centre_methods: dict[str, float] = field(default_factory=dict)
     volume_path: Path | None = None
     already_done: bool = False
+    spooled: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

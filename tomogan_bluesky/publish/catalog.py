@@ -22,10 +22,10 @@ from tiled.client.context import Context
 from tiled.profiles import load_profiles
 from tiled.queries import Eq, KeyPresent, Like
 
-from ..errors import PublishError
+from ..errors import PublishError, ServerAwayError
 from ..intake.uris import path_of
 from .documents import ORIGINAL_RUN, SPEC, is_derived
-from .explain import explain_connection, explain_request, in_words, what_to_do
+from .explain import explain_connection, explain_request, in_words, kind_of, what_to_do
 from .volume_documents import STREAM
 from .volume_file import owner_of
 
@@ -71,7 +71,7 @@ def connect(target: BaseClient | str) -> BaseClient:
         try:
             about = context.server_info.authentication
             if about.required and not context.authenticated and not context.use_cached_tokens():
-                raise PublishError(
+                raise ServerAwayError(
                     f"{target}: expected to be let in, but the server wants authentication; put "
                     "an API key into the environment as TILED_API_KEY, or log in once with: tiled "
                     "login"
@@ -95,6 +95,23 @@ def _from_profile(name: str) -> BaseClient:
         if uri is not None:
             _knock(uri)
         return from_profile(name)
+
+
+def knock(client: BaseClient) -> None:
+    """See whether a server answers and lets us in, without being patient as Tiled's client is.
+
+    Raises
+    ------
+    ServerAwayError
+    """
+    with explain_connection(address_of(client)):
+        http = client.context.http_client
+        http.get(client.uri, timeout=_ANSWER_WITHIN).raise_for_status()
+
+
+def address_of(client: BaseClient) -> str:
+    """The address of a server, without a key."""
+    return str(client.uri).partition("?")[0]
 
 
 def _knock(uri: str) -> None:
@@ -145,7 +162,7 @@ class TiledPublisher:
                 self._writers[run_uid](name, part)
         except Exception as error:
             self._forget(run_uid)
-            raise PublishError(
+            raise kind_of(error)(
                 f"run {run_uid}: expected Tiled to take the {name!r} document, got "
                 f"{in_words(error)}; {what_to_do(error)}"
             ) from error
@@ -222,6 +239,21 @@ def attempts(client: BaseClient, derivation: str) -> list[Attempt]:
         ),
         key=lambda attempt: attempt.attempt,
     )
+
+
+def final_version(client: BaseClient, derivation: str) -> str | None:
+    """Uid of the attempt at a derivation that succeeded; None where none did yet."""
+    return next((a.uid for a in attempts(client, derivation) if a.exit_status == "success"), None)
+
+
+def may_hold_rows_twice(client: BaseClient, uid: str) -> bool:
+    """Whether a connection broke while Tiled took rows of a run.
+
+    TiledWriter then sends the rows again, whether Tiled has them or not, and notes it in the run.
+    """
+    with explain_request(f"Tiled to say what it has of run {uid}"):
+        notes = client[uid].metadata.get("notes") or ()
+    return any("forcing a retry" in note for note in notes)
 
 
 def derived_runs(client: BaseClient, raw_start: Mapping[str, Any]) -> list[str]:
@@ -348,9 +380,8 @@ def remove_derived_run(client: BaseClient, uid: str) -> Path | None:
                 f"{owner or 'somebody else'}; a file that this package did not write for this run "
                 "is left alone: remove it by hand"
             )
-    with explain_request(f"Tiled to remove run {start['uid']}"):
-        # Node first: slices without a node are waste, a node without slices is broken.
-        run.delete(recursive=True, external_only=False)
+    # Node first: slices without a node are waste, a node without slices is broken.
+    remove_node(client, start["uid"])
     for path in files:
         try:
             path.unlink()
@@ -360,6 +391,17 @@ def remove_derived_run(client: BaseClient, uid: str) -> Path | None:
                 f"be ({error.strerror}); remove it by hand"
             ) from error
     return files[0] if files else None
+
+
+def remove_node(client: BaseClient, uid: str) -> None:
+    """Remove a run from a catalog; files that are registered with it stay.
+
+    Raises
+    ------
+    PublishError
+    """
+    with explain_request(f"Tiled to remove run {uid}"):
+        client[uid].delete(recursive=True, external_only=False)
 
 
 def _files(run: Any) -> set[Path]:

@@ -1,6 +1,7 @@
 """What went wrong with a Tiled server, in words that help and without its key.
 
-Enter: exceptions of httpx and Tiled. Leaves: `PublishError`.
+Enter: exceptions of httpx and Tiled. Leave: `PublishError`, or `ServerAwayError` where the same
+request may succeed later.
 """
 
 import os
@@ -10,7 +11,10 @@ from contextlib import contextmanager
 
 import httpx
 
-from ..errors import PublishError
+from ..errors import PublishError, ServerAwayError
+
+# Keys expire and are renewed; the rest is said of time-outs, overload and restarts.
+_AWAY = {401, 403, 408, 429}
 
 
 @contextmanager
@@ -19,12 +23,12 @@ def explain_connection(where: str) -> Iterator[None]:
     try:
         yield
     except httpx.TransportError as error:
-        raise PublishError(
+        raise ServerAwayError(
             f"{where}: expected a Tiled server to answer, got {in_words(error)}; start it, or see "
             "that the address and the network are right"
         ) from error
     except (httpx.HTTPStatusError, ValueError, RuntimeError) as error:
-        raise PublishError(
+        raise kind_of(error)(
             f"{where}: expected a Tiled server that lets us in, got {in_words(error)}; see that "
             "the address is that of a Tiled server and TILED_API_KEY is a key of it"
         ) from error
@@ -36,9 +40,17 @@ def explain_request(expected: str) -> Iterator[None]:
     try:
         yield
     except httpx.HTTPError as error:
-        raise PublishError(
+        raise kind_of(error)(
             f"expected {expected}, got {in_words(error)}; {what_to_do(error)}"
         ) from error
+
+
+def kind_of(error: Exception) -> type[PublishError]:
+    """`ServerAwayError` where the same request may succeed later."""
+    if isinstance(error, httpx.HTTPStatusError):
+        status = error.response.status_code
+        return ServerAwayError if status in _AWAY or status >= 500 else PublishError
+    return ServerAwayError if isinstance(error, httpx.TransportError) else PublishError
 
 
 def in_words(error: Exception) -> str:

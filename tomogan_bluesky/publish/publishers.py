@@ -14,10 +14,14 @@ from typing import Any, TypeAlias, TypeGuard
 
 from tiled.client.base import BaseClient
 
-from ..errors import ConfigurationError, PublishError
-from .catalog import TiledPublisher, attempts, connect
+from ..config import PublishingConfig
+from ..errors import ConfigurationError, PublishError, ServerAwayError
+from .catalog import Attempt, address_of, attempts, connect, knock
+from .courier import Courier
 from .documents import derived_uid, volume_path
 from .explain import explain_request
+from .outbox import Outbox
+from .spool import Spool, default_folder
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +32,14 @@ Target: TypeAlias = BaseClient | str | Publish
 class Publishers:
     """Where derived runs go.
 
-    A client is made at the first use of an address or profile, and made anew after an error: a
-    server that was down is used again once it is back.
+    A client is made at the first use of an address or profile, and made anew after an error. While
+    a server is away, derived runs wait in the spool, and are brought to it once it is back.
+
+    Parameters
+    ----------
+    targets : Tiled client, str, callable, or a list of these
+    config : PublishingConfig, optional
+        Says where runs wait. None: nowhere.
 
     Raises
     ------
@@ -37,11 +47,18 @@ class Publishers:
         A target that is neither a Tiled client, nor a string, nor callable.
     """
 
-    def __init__(self, targets: Target | Iterable[Target]) -> None:
+    def __init__(
+        self, targets: Target | Iterable[Target], config: PublishingConfig | None = None
+    ) -> None:
         if isinstance(targets, BaseClient | str) or callable(targets):
             targets = [targets]
         self._targets = list(targets)
         self._clients: dict[str, BaseClient] = {}
+        spool = Spool(default_folder(), 0.0)
+        if config is not None:
+            spool = Spool(config.spool or default_folder(), config.spool_gib)
+        self._spool = spool if config is not None and config.spool_gib > 0 else None
+        self._courier = Courier(spool, self._fresh_client)
         for target in self._targets:
             if not (isinstance(target, BaseClient | str) or callable(target)):
                 raise ConfigurationError(
@@ -52,23 +69,43 @@ class Publishers:
     def next_attempt(self, derivation: str, directory: Path | None) -> tuple[int, str | None]:
         """The number of the next attempt, and the uid of the final version where there is one.
 
-        A number whose file is in `directory` is taken, whatever became of that attempt.
+        A number whose file is in `directory` is taken, whatever became of that attempt. A final
+        version may be waiting in the spool. A server that is away is not waited for: when it is
+        back and has a final version already, what waits for it is dropped.
 
         Raises
         ------
         PublishError
-            A catalog can't be reached.
+            A catalog can't be asked, and there is no spool.
         """
-        known = []
+        known = self._spool.attempts(derivation) if self._spool is not None else []
         for target in self._targets:
             if not _is_callable(target):
-                with self._forgotten_on_error(target):
-                    known += attempts(self._connect(target), derivation)
+                known += self._attempts(target, derivation)
         final = next((a.uid for a in known if a.exit_status == "success"), None)
         number = max((a.attempt for a in known), default=0) + 1
         while directory and volume_path(directory, derived_uid(derivation, number)).exists():
             number += 1
         return number, final
+
+    def _attempts(self, target: BaseClient | str, derivation: str) -> list[Attempt]:
+        name = _name_of(target)
+        if self._spool is None:
+            with self._forgotten_on_error(target):
+                return attempts(self._connect(target), derivation)
+        if self._courier.is_away(name):
+            return []
+        try:
+            with self._forgotten_on_error(target):
+                client = self._connect(target)
+                knock(client)
+                found = attempts(client, derivation)
+        except ServerAwayError as error:
+            self._courier.report_away(name, error)
+            return []
+        if self._spool.waiting(name):
+            self._courier.bring(name)
+        return found
 
     def find_run(self, uid: str) -> Any:
         """The archived run of a uid, from the first catalog that has it; None where none has.
@@ -91,23 +128,40 @@ class Publishers:
 
     def broadcast(self) -> "Broadcast":
         """A fresh `Broadcast` for one derived run."""
-        return Broadcast([partial(self._sink, target) for target in self._targets])
+        return Broadcast([self._sink(target) for target in self._targets])
 
     def close(self) -> None:
-        """Close the clients that were made here; those that were given are their owner's."""
+        """Close the clients that were made here; those that were given are their owner's.
+
+        What waits in the spool stays there, for the next one who publishes to its server.
+        """
+        self._courier.close()
         for name in list(self._clients):
             self._forget(name)
 
     def _sink(self, target: Target) -> Publish:
         if _is_callable(target):
             return target
-        publisher = TiledPublisher(self._connect(target))
+        return Outbox(
+            _name_of(target),
+            partial(self._connect, target),
+            partial(self._forget, target),
+            self._spool,
+            self._courier,
+        )
 
-        def sink(name: str, doc: Mapping[str, Any]) -> None:
-            with self._forgotten_on_error(target):
-                publisher(name, doc)
-
-        return sink
+    @contextmanager
+    def _fresh_client(self, name: str) -> Iterator[BaseClient]:
+        """A client for the courier's thread, which shares none that is made here."""
+        for target in self._targets:
+            if isinstance(target, BaseClient) and address_of(target) == name:
+                yield target
+                return
+        client = connect(name)
+        try:
+            yield client
+        finally:
+            client.context.close()
 
     def _connect(self, target: BaseClient | str) -> BaseClient:
         if not isinstance(target, str):
@@ -121,12 +175,11 @@ class Publishers:
         try:
             yield
         except PublishError:
-            if isinstance(target, str):
-                self._forget(target)
+            self._forget(target)
             raise
 
-    def _forget(self, name: str) -> None:
-        client = self._clients.pop(name, None)
+    def _forget(self, target: Target) -> None:
+        client = self._clients.pop(target, None) if isinstance(target, str) else None
         if client is not None:
             client.context.close()
 
@@ -138,18 +191,17 @@ class Broadcast:
 
     Parameters
     ----------
-    openers : iterable of callables
-        Each returns a callable(name, doc) for the run, or raises PublishError.
+    sinks : iterable of callable(name, doc)
     """
 
-    def __init__(self, openers: Iterable[Callable[[], Publish]]) -> None:
+    def __init__(self, sinks: Iterable[Publish]) -> None:
         self._errors: list[Exception] = []
-        self._sinks: list[Publish] = []
-        for opener in openers:
-            try:
-                self._sinks.append(opener())
-            except PublishError as error:
-                self._errors.append(error)
+        self._sinks = list(sinks)
+
+    @property
+    def waiting(self) -> list[str]:
+        """Why the run waits in the spool, for each target that is away."""
+        return [sink.waiting for sink in self._sinks if isinstance(sink, Outbox) and sink.waiting]
 
     @property
     def reached_any(self) -> bool:
@@ -180,6 +232,10 @@ class Broadcast:
                 f"expected every publisher to take the derived run, got from one of them: "
                 f"{type(first).__name__}: {first}"
             ) from first
+
+
+def _name_of(target: BaseClient | str) -> str:
+    return target if isinstance(target, str) else address_of(target)
 
 
 def _is_callable(target: Target) -> TypeGuard[Publish]:
