@@ -30,7 +30,8 @@ def test_generator_agrees_with_the_cpu(name):
     torch.manual_seed(1)
     generator = build_generator(name).eval()
     torch.nn.init.normal_(list(generator.parameters())[-2], std=0.3)
-    x, noise = slices(2)[:, None], torch.tensor([1e-3, 2e-3])
+    x = slices(2 * generator.depth).unflatten(0, (2, generator.depth))
+    noise = torch.tensor([1e-3, 2e-3])
     with torch.inference_mode():
         expected = generator(x, noise)
         found = generator.cuda()(x.cuda(), noise.cuda()).cpu()

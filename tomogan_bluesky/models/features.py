@@ -14,7 +14,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..errors import ModelError
-from .generator import Generator, UNet
+from .base import Generator
+from .unets import UNet
 
 BackboneName = Literal["encoder", "fixed", "vgg16"]
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..models.features import BackboneName
+from ..models.generator import PRESETS, depth_of
 from ..models.losses import AdversarialName, PixelLossName
 
 Stage = Literal["pixel", "gan"]
@@ -75,6 +76,8 @@ class TrainingConfig(BaseModel):
         if sum(v is not None for v in budgets.values()) != 1:
             given = ", ".join(f"{k}={v}" for k, v in budgets.items())
             raise ValueError(f"give one of steps, epochs and minutes; got {given}")
+        if self.network not in PRESETS:
+            raise ValueError(f"expected a network of {', '.join(PRESETS)}; got {self.network!r}")
         if self.batch % self.processes:
             raise ValueError(
                 f"expected a batch that {self.processes} processes can share evenly, got "
@@ -93,7 +96,7 @@ class TrainingConfig(BaseModel):
     @property
     def depth(self) -> int:
         """Adjacent slices that enter the network."""
-        return self.options.get("depth", 1)
+        return depth_of(self.network, self.options)
 
 
 # What the review of TomoGAN says of its training: 512 x 512 slices, batches of 16 on four GPUs,

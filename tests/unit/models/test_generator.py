@@ -4,9 +4,20 @@ import pytest
 import torch
 
 from tomogan_bluesky.errors import ConfigurationError
-from tomogan_bluesky.models.generator import PRESETS, build_generator
+from tomogan_bluesky.models.generator import (
+    PRESETS,
+    build_generator,
+    depth_of,
+    describe_generator,
+    parse_generator,
+)
 
-SMALL = {"unet4": {"base": 4}, "tomogan3": {}}
+SMALL = {
+    "unet4": {"base": 4},
+    "tomogan3": {},
+    "unet3d": {"base": 2, "depth": 1},
+    "msd": {"layers": 12},
+}
 
 
 def seeded(name, **options):
@@ -28,6 +39,8 @@ def slices(*shape, scale=0.01):
         ("unet4", {}, 1_224_801),
         ("unet4", {"base": 24}, 2_754_769),
         ("tomogan3", {}, 694_897),  # as the original TensorFlow program
+        ("unet3d", {}, 157_713),
+        ("msd", {}, 4_247),
     ],
 )
 def test_number_of_parameters(name, options, count):
@@ -52,14 +65,22 @@ def test_scale_law(name, factor):
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_output_depends_on_the_neighbourhood_alone(name):
-    """A change in one corner, even to the mean, leaves the far corner as it was, to the bit."""
-    generator, x, noise = seeded(name), slices(1, 1, 256, 256), torch.tensor([1e-3])
-    changed = x.clone()
-    changed[..., :8, :8] += 1.0
-    before, after = generator(x, noise), generator(changed, noise)
-    assert not torch.equal(before[..., :8, :8], after[..., :8, :8])
-    assert torch.equal(before[..., -64:, -64:], after[..., -64:, -64:])
+def test_output_depends_on_its_reach_alone(name):
+    """By gradient of one pixel: nothing beyond the reach, and not much less. So no statistics of
+    the whole image enter, and tiles that overlap by the reach can equal the whole."""
+    generator = seeded(name)
+    for parameter in generator.parameters():  # positive weights: no path is cut off by a ReLU
+        torch.nn.init.uniform_(parameter, 0.0, 0.1)
+    size = generator.multiple * -(-(2 * generator.reach + 40) // generator.multiple)
+    # Distinct values: pooling passes on a gradient to the largest one alone.
+    x = slices(1, 1, size, size).requires_grad_()
+    for at in range(size // 2 - 8, size // 2 + 8, 5):
+        (gradient,) = torch.autograd.grad(generator(x, torch.tensor([1e-3]))[0, 0, at, at], x)
+        seen = gradient[0, 0] != 0
+        there = torch.nonzero(seen.any(0) | seen.any(1)).flatten()
+        assert at - generator.reach <= there[0]
+        assert there[-1] <= at + generator.reach
+        assert there[-1] - there[0] > 1.4 * generator.reach
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -69,9 +90,20 @@ def test_slices_of_a_batch_do_not_mix(name):
     assert torch.allclose(generator(x, noise), alone, rtol=1e-4, atol=1e-7)
 
 
-def test_unet4_starts_as_the_identity():
-    x = slices(1, 1, 40, 40)
-    assert torch.equal(build_generator("unet4")(x, torch.tensor([1e-3])), x)
+def test_residual_networks_start_as_the_identity():
+    x = slices(1, 5, 40, 40)
+    for name in ("unet4", "unet3d", "msd"):
+        assert torch.equal(build_generator(name, depth=5)(x, torch.tensor([1e-3])), x[:, 2:3])
+
+
+def test_descriptions_are_read_as_they_are_written():
+    for name, options in (("unet4", {"base": 24, "depth": 3}), ("tomogan3", {})):
+        assert parse_generator(describe_generator(name, options)) == (name, options)
+    assert depth_of("unet3d", {}) == build_generator("unet3d").depth == 5
+    assert depth_of("unet4", {"depth": 7}) == 7
+    for wrong in ("unet4", "unet4(base)", "unet4(base=a)", "os.system(x=1) "):
+        with pytest.raises(ConfigurationError, match="such as unet4"):
+            parse_generator(wrong)
 
 
 def test_unet4_leaves_an_image_without_noise_alone():
@@ -83,7 +115,7 @@ def test_unet4_leaves_an_image_without_noise_alone():
 def test_adjacent_slices_enter_and_the_middle_one_leaves(name):
     generator, x = seeded(name, depth=3), slices(2, 3, 32, 32)
     assert generator(x, torch.tensor([1e-3, 1e-3])).shape == (2, 1, 32, 32)
-    if name == "unet4":
+    if generator.residual:
         fresh = build_generator(name, depth=3)
         assert torch.equal(fresh(x, torch.tensor([1e-3, 1e-3])), x[:, 1:2])
 
