@@ -24,6 +24,13 @@ FilterName = Literal[
 ]
 CentreMethod = Literal["pair", "wedge", "centroid"]
 
+METHODS = {
+    "torch": ("gridrec", "fbp", "sirt", "tv"),
+    "tomopy": ("gridrec", "fbp"),
+    "astra": ("fbp", "sirt"),
+}
+"""Reconstruction methods of each backend."""
+
 
 class _Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -167,9 +174,16 @@ class ReconstructionConfig(_Config):
 
     preprocessing: PreprocessingConfig = PreprocessingConfig()
 
-    backend: Literal["torch", "tomopy"] = "torch"
-    method: Literal["gridrec", "fbp"] = "gridrec"
+    backend: Literal["torch", "tomopy", "astra"] = "torch"
+    """Which has which methods: see `METHODS`."""
+    method: Literal["gridrec", "fbp", "sirt", "tv"] = "gridrec"
     filter: FilterName = "ramlak"
+    """Of `gridrec` and `fbp`."""
+    iterations: int = Field(default=100, ge=1)
+    """Of `sirt` and `tv`."""
+    tv_strength: float = Field(default=1.0, gt=0.0)
+    """How much edges cost in `tv`, in units of the noise of the projections, which is estimated for
+    each slice."""
     rotation_centre: float | None = None
     """Detector column of the axis, 0.0 being the centre of column 0; None: found from the
     projections."""
@@ -177,11 +191,21 @@ class ReconstructionConfig(_Config):
     """How it is found: from a 0°/180° pair, from the double wedge of the sinogram's transform (Vo
     2014), or from the centre of mass. "auto" asks all three and tells how far they agree."""
     oversampling: float = Field(default=1.5, ge=1.25, le=4.0)
-    """Size of the Fourier grid of `gridrec`, in image widths."""
+    """Size of the Fourier grid in image widths, of all torch methods but `fbp`."""
     minimum_transmission: float = Field(default=1e-6, gt=0.0, lt=1.0)
     """Transmissions below are raised to it before the logarithm, and counted."""
     slab_rows: int = Field(default=8, ge=1)
     """Detector rows that are reconstructed, denoised and published together."""
+
+    @model_validator(mode="after")
+    def _method_of_backend(self) -> Self:
+        if self.method not in METHODS[self.backend]:
+            raise ValueError(
+                f"method: expected one that the backend {self.backend!r} has "
+                f"({', '.join(METHODS[self.backend])}), got {self.method!r}; the backend 'torch' "
+                "has all"
+            )
+        return self
 
 
 class DenoisingConfig(_Config):
@@ -189,6 +213,9 @@ class DenoisingConfig(_Config):
 
     noise: float | None = Field(default=None, ge=0.0)
     """Standard deviation of the noise in 1/pixel; None: estimated for each slice."""
+    on_mismatch: Literal["remark", "refuse"] = "remark"
+    """Where the model was trained on slices that were reconstructed in another way: denoise, and
+    say so in the derived run; or fail the run and publish the reconstruction alone."""
 
 
 class PublishingConfig(_Config):

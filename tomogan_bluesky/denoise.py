@@ -164,18 +164,23 @@ class TorchScriptDenoiser:
 def check_reconstruction(card: ModelCard, config: ReconstructionConfig) -> str | None:
     """Say whether a model was trained on slices that were reconstructed in another way.
 
-    The filter decides the spectrum of the noise, which is what a network has learned.
+    The method decides the spectrum of the noise, which is what a network has learned, and so does
+    the filter of those methods that have one.
 
     Returns
     -------
     str or None
         The text of a warning, or None where all agrees. The caller decides what to do with it.
     """
-    trained = (card.reconstruction.method, card.reconstruction.filter)
-    if trained == (config.method, config.filter):
+    trained = _way(card.reconstruction.method, card.reconstruction.filter)
+    if trained == (here := _way(config.method, config.filter)):
         return None
     return (
-        f"model {card.name!r} was trained on slices from {trained[0]} with the filter "
-        f"{trained[1]!r}, but these come from {config.method} with {config.filter!r}: expect worse "
-        "results; set the reconstruction to the same, or use a model that was trained on it"
+        f"model {card.name!r} was trained on slices from {trained}, but these come from {here}: "
+        "expect worse results; set the reconstruction to the same, or use a model that was trained "
+        "on it"
     )
+
+
+def _way(method: str, filter: str) -> str:
+    return f"{method} with the filter {filter!r}" if method in ("gridrec", "fbp") else method

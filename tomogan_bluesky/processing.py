@@ -17,7 +17,7 @@ from ._version import __version__
 from .config import plan_settings
 from .denoise import Denoiser, check_reconstruction
 from .engine import Engine
-from .errors import ConfigurationError, IntakeError
+from .errors import ConfigurationError, IntakeError, ModelError
 from .geometry import ScanGeometry
 from .intake.documents import ScanDocuments
 from .intake.sinogram import FrameAccount, FrameStore, Scan
@@ -78,7 +78,7 @@ class RunProcessor:
         engine, record = self._engine, self._record
         denoiser = None
         with suppress(StageFailed), record.stage("model"):
-            denoiser = engine.denoiser()
+            denoiser = self._fitting(engine.denoiser())
         derivation = derivation_of(
             self._raw_uid, self._settings.digest(), self._generator_digest(denoiser)
         )
@@ -158,6 +158,16 @@ class RunProcessor:
         return f"unusable: {self._engine.model}"
 
     # The stages --------------------------------------------------------------------------------
+
+    def _fitting(self, denoiser: Denoiser | None) -> Denoiser | None:
+        """The denoiser, once it is told whether it was trained on slices like these."""
+        if denoiser is None:
+            return None
+        if mismatch := check_reconstruction(denoiser.card, self._settings.reconstruction):
+            if self._settings.denoising.on_mismatch == "refuse":
+                raise ModelError(f"{mismatch} (denoising.on_mismatch is 'refuse')")
+            self._record.remark(mismatch)
+        return denoiser
 
     def _complete_scan(self) -> Scan:
         """The frames of the run, once nothing was wrong with its documents."""
@@ -313,8 +323,6 @@ class RunProcessor:
         if denoiser is not None:
             md["model_sha256"] = denoiser.sha256
             md["model_card"] = denoiser.card.model_dump_json()
-            if mismatch := check_reconstruction(denoiser.card, self._settings.reconstruction):
-                self._record.remark(mismatch)
         return md
 
 

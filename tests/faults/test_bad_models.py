@@ -7,7 +7,7 @@ import pytest
 from generators import NanDenoiser, export_untrained
 from scans import scan_documents
 
-from tomogan_bluesky import ReconstructionConfig, TomoGANCallback
+from tomogan_bluesky import DenoisingConfig, ReconstructionConfig, TomoGANCallback
 from tomogan_bluesky.models.artifact import DEFAULT_MODEL
 
 
@@ -66,6 +66,29 @@ def test_a_model_trained_on_another_reconstruction_is_used_and_said(tmp_path, ca
     assert report.exit_status == "success"
     assert "parzen" in report.reason
     assert "parzen" in caplog.text
+
+
+def test_a_model_trained_on_another_reconstruction_can_be_refused(tmp_path):
+    model = export_untrained(tmp_path / "model.ts")
+    reports, keys = {}, {}
+    for method in ("gridrec", "tv"):
+        derived = []
+        with TomoGANCallback(
+            lambda *item, derived=derived: derived.append(item),
+            model,
+            reconstruction=ReconstructionConfig(method=method, iterations=2),
+            denoising=DenoisingConfig(on_mismatch="refuse"),
+        ) as callback:
+            for name, doc in scan_documents():
+                callback(name, doc)
+            (reports[method],) = callback.wait(60)
+        keys[method] = {key for name, doc in derived if name == "event" for key in doc["data"]}
+    assert reports["gridrec"].exit_status == "success"
+    assert "denoised" in keys["gridrec"]
+    assert reports["tv"].exit_status == "fail"
+    assert re.search("these come from tv.*on_mismatch", reports["tv"].reason)
+    assert "reconstruction" in keys["tv"]
+    assert "denoised" not in keys["tv"]
 
 
 def test_a_generator_that_returns_nan_costs_the_denoised_slices_only():

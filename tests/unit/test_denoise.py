@@ -141,3 +141,12 @@ def test_reconstruction_of_the_training():
         text = check_reconstruction(CARD, ReconstructionConfig(**other))
         assert "'ramlak'" in text
         assert next(iter(other.values())) in text
+    text = check_reconstruction(CARD, ReconstructionConfig(method="tv"))
+    assert "these come from tv:" in text
+
+
+def test_a_method_without_a_filter_is_not_judged_by_its_filter():
+    way = CARD.reconstruction.model_copy(update={"method": "sirt", "filter": "hann"})
+    card = CARD.model_copy(update={"reconstruction": way})
+    assert check_reconstruction(card, ReconstructionConfig(method="sirt")) is None
+    assert "trained on slices from sirt, but" in check_reconstruction(card, ReconstructionConfig())

@@ -29,8 +29,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("run", help="uid, unique beginning of a uid, scan_id, or -1 for the newest")
     parser.add_argument("--catalog", required=True, type=Path, help="folder of the catalog")
     parser.add_argument("--into", type=Path, help="publish to this catalog (default: the same)")
-    parser.add_argument("--backend", choices=("torch", "tomopy"), default="torch")
-    parser.add_argument("--method", choices=("gridrec", "fbp"), default="gridrec")
+    parser.add_argument("--backend", choices=("torch", "tomopy", "astra"), default="torch")
+    parser.add_argument("--method", choices=("gridrec", "fbp", "sirt", "tv"), default="gridrec")
     parser.add_argument("--filter", default="ramlak", help="ramlak, shepp, hann, … or none")
     parser.add_argument(
         "--centre",

@@ -9,8 +9,10 @@ import torch
 
 from ..config import ReconstructionConfig
 from ..geometry import ScanGeometry
+from .astra_backend import AstraFBP, AstraSIRT
 from .fbp import FBP
 from .gridrec import Gridrec
+from .iterative import SIRT, TotalVariation
 from .tomopy_backend import TomopyFBP, TomopyGridrec
 
 
@@ -38,19 +40,31 @@ def make_reconstructor(
     ----------
     geometry : ScanGeometry
     config : ReconstructionConfig
-        Its backend, method, filter and oversampling are used.
+        Its backend and method are used, and those settings that concern them.
     device : str or torch.device
-        Where the torch backend computes. TomoPy computes on the processor, and gives its slices
+        Where the torch backend computes. The others compute on the processor, and give their slices
         back where the sinograms came from.
 
     Raises
     ------
     BackendUnavailableError
-        TomoPy is asked for and not installed.
+        TomoPy or ASTRA is asked for and not installed.
     """
-    if config.backend == "tomopy":
-        make = TomopyGridrec if config.method == "gridrec" else TomopyFBP
-        return make(geometry, config.filter)
-    if config.method == "gridrec":
-        return Gridrec(geometry, config.filter, config.oversampling, device)
-    return FBP(geometry, config.filter, device)
+    match config.backend, config.method:
+        case "tomopy", "gridrec":
+            return TomopyGridrec(geometry, config.filter)
+        case "tomopy", _:
+            return TomopyFBP(geometry, config.filter)
+        case "astra", "sirt":
+            return AstraSIRT(geometry, config.iterations)
+        case "astra", _:
+            return AstraFBP(geometry, config.filter)
+        case _, "sirt":
+            return SIRT(geometry, config.iterations, config.oversampling, device)
+        case _, "tv":
+            return TotalVariation(
+                geometry, config.iterations, config.tv_strength, config.oversampling, device
+            )
+        case _, "fbp":
+            return FBP(geometry, config.filter, device)
+    return Gridrec(geometry, config.filter, config.oversampling, device)
