@@ -12,6 +12,12 @@ examples:
   tomogan-bluesky serve --zmq 5578 --publish http://localhost:8000
       documents from a bluesky 0MQ proxy of this machine; its publishers need a serializer:
       Publisher("localhost:5577", serializer=tomogan_bluesky.serving.messages.pack)
+  tomogan-bluesky serve --tiled http://localhost:8000 --directory /data/derived
+      each raw run when it has ended, no proxy needed
+  tomogan-bluesky serve --zmq 5578 --tiled http://localhost:8000
+      live from the proxy, and what was lost there from Tiled
+  tomogan-bluesky serve --tiled http://localhost:8000 --device cuda:1 --share 2/2
+      the second of two servers that share the runs
   tomogan-bluesky serve --zmq daq.example.org:5578 --curve-secret me.key_secret \\
           --curve-server proxy.key --publish https://tiled.example.org
       from another machine: with keys alone
@@ -34,15 +40,27 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     sources.add_argument(
         "--zmq", metavar="HOST:PORT", help="out-address of a 0MQ proxy; a port is of this machine"
     )
+    sources.add_argument(
+        "--tiled", metavar="URI", help="address or profile of a Tiled server with raw runs"
+    )
     sources.add_argument("--prefix", default="", help="take only 0MQ messages with this prefix")
     sources.add_argument("--curve-secret", type=Path, metavar="FILE", help="our secret CURVE key")
     sources.add_argument("--curve-server", type=Path, metavar="FILE", help="the proxy's public key")
     sources.add_argument(
         "--max-message-mib", type=int, default=256, metavar="N", help="refuse larger ones (256)"
     )
+    sources.add_argument(
+        "--since-hours",
+        type=float,
+        default=24.0,
+        metavar="H",
+        help="work off what ended in Tiled up to so long before (24)",
+    )
     where = parser.add_argument_group("what is done, and where it goes")
     where.add_argument(
-        "--publish", metavar="URI", help="address or profile of the Tiled server of derived runs"
+        "--publish",
+        metavar="URI",
+        help="address or profile of the Tiled server of derived runs (default: that of --tiled)",
     )
     where.add_argument(
         "--directory", type=Path, metavar="DIR", help="folder of HDF5 files that Tiled can read"
@@ -130,8 +148,12 @@ def _sources(args: argparse.Namespace) -> list[Any]:
             )
         curve = (args.curve_secret, args.curve_server) if args.curve_secret else None
         sources.append(ZmqSource(args.zmq, args.prefix, curve, args.max_message_mib << 20))
+    if args.tiled:
+        from ..serving.tiled_watch import TiledSource
+
+        sources.append(TiledSource(args.tiled, args.since_hours * 3600))
     if not sources:
-        raise ConfigurationError("expected a source of documents, got none; give --zmq")
+        raise ConfigurationError("expected a source of documents, got none; give --zmq or --tiled")
     return sources
 
 
@@ -141,7 +163,8 @@ def _callback(args: argparse.Namespace) -> Any:
     from ..errors import ConfigurationError
     from ..models.artifact import DEFAULT_MODEL
 
-    if args.publish is None:
+    publish = args.publish or args.tiled
+    if publish is None:
         raise ConfigurationError(
             "expected where derived runs go, got nothing; give --publish with the address of a "
             "Tiled server"
@@ -163,8 +186,8 @@ def _callback(args: argparse.Namespace) -> Any:
         roots = tuple(root.absolute() for root in args.allow_root)
         options["scan"] = profile.scan.model_copy(update={"allowed_roots": roots})
     if args.profile:
-        return TomoGANCallback.from_profile(args.profile, args.publish, **options)
-    return TomoGANCallback(args.publish, **{"model": DEFAULT_MODEL, **options})
+        return TomoGANCallback.from_profile(args.profile, publish, **options)
+    return TomoGANCallback(publish, **{"model": DEFAULT_MODEL, **options})
 
 
 def _tell(report: Any, as_json: bool) -> None:

@@ -25,8 +25,16 @@ class Source(Protocol):
     def start(self, inbox: "Inbox") -> None:
         """Begin to receive."""
 
-    def finished(self, raw_uid: str) -> None:
-        """A run was worked off, or is none of ours: what was kept of it may be forgotten."""
+    def finished(self, raw_uid: str, done: bool) -> None:
+        """A run is out of our hands.
+
+        Parameters
+        ----------
+        raw_uid : str
+        done : bool
+            It was worked off, or is none of ours, and may be forgotten. False: it has to come
+            again, here or elsewhere.
+        """
 
     def close(self) -> None:
         """Stop receiving. What is not finished is handed over to whoever comes next."""

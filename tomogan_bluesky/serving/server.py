@@ -27,7 +27,7 @@ _TICK_S = 0.5
 
 # A run that a catalog has whole, and whose stop document has not come over the network for that
 # long, has lost it on the way.
-_LATE_S = 10.0
+_LATE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,9 @@ class Server:
         self._on_report, self._on_tick = on_report, on_tick
         self._routing = Routing()
         self._open: dict[str, tuple[Source, Arrivals]] = {}
-        self._late: dict[str, float] = {}  # when a catalog first had a run that is open here
+        # Runs that a catalog has whole and that are open here, and when to stop waiting for them.
+        self._late: dict[str, tuple[float, ArchivedRun]] = {}
+        self._succeeded: set[str] = set()  # so that a catalog need not be read to see it
         self._ending = threading.Event()
         self._hurry = threading.Event()
 
@@ -108,6 +110,7 @@ class Server:
                     self._document(item)
                 elif isinstance(item, ArchivedRun):
                     self._archived(item)
+                self._give_up_late()
                 self._on_tick(self)
         finally:
             self.inbox.close()
@@ -154,7 +157,7 @@ class Server:
         if uid in self._open:
             return
         if is_derived(start_doc) or not self._share.has(uid):
-            source.finished(uid)
+            source.finished(uid, True)
             return
         self._open[uid] = (source, Arrivals())
         self._callback("start", start_doc)
@@ -166,26 +169,25 @@ class Server:
                 "it, or watch its catalog with --tiled",
                 raw_uid,
             )
-        source.finished(raw_uid)
+        source.finished(raw_uid, True)
 
     def _end_of(self, raw_uid: str, stop_doc: dict[str, Any]) -> None:
         source, _ = self._open.pop(raw_uid)
-        self._late.pop(raw_uid, None)
         self._callback("stop", stop_doc)
-        if self._work_off():
-            source.finished(raw_uid)
+        source.finished(raw_uid, self._work_off())
+        if raw_uid in self._late:  # does nothing where the live one became the final version
+            self._archived(self._late.pop(raw_uid)[1])
 
     # Runs of a catalog -------------------------------------------------------------------------
 
     def _archived(self, item: ArchivedRun) -> None:
         uid = item.raw_uid
-        if not self._share.has(uid):
+        if uid in self._succeeded or not self._share.has(uid):
+            item.source.finished(uid, True)
             return
-        if uid in self._open:
-            if time.monotonic() - self._late.setdefault(uid, time.monotonic()) < _LATE_S:
-                item.source.finished(uid)  # it will be offered again
-                return
-            self._end_of(uid, _lost_stop(uid, "lost on the way to the server: the stop document"))
+        if uid in self._open:  # live, which comes first
+            self._late.setdefault(uid, (time.monotonic() + _LATE_S, item))
+            return
         try:
             pairs: Iterable[tuple[str, dict[str, Any]]] = documents(item.run)
             for name, doc in pairs:
@@ -193,11 +195,28 @@ class Server:
         except Exception as error:  # whatever a catalog or the way to it may do
             logger.error("run %s: could not be read from its catalog: %s", uid, error)
             self._callback("stop", _lost_stop(uid, f"could not be read from its catalog: {error}"))
-        if self._work_off():
-            item.source.finished(uid)
+            self._work_off()
+            item.source.finished(uid, False)
+        else:
+            item.source.finished(uid, self._work_off())
+
+    def _give_up_late(self) -> None:
+        """End live runs whose stop document was lost, so that the catalog's are worked off."""
+        for uid, (deadline, _) in list(self._late.items()):
+            if time.monotonic() > deadline:
+                self._end_of(
+                    uid, _lost_stop(uid, "lost on the way to the server: the stop document")
+                )
 
     def _work_off(self) -> bool:
-        """Wait for the runs that ended; False where we were told to go without."""
+        """Wait for the runs that ended.
+
+        Returns
+        -------
+        bool
+            False where one of them came to nothing that anybody could see (no catalog could be
+            reached), or we were told not to wait.
+        """
         while not self._hurry.is_set():
             try:
                 reports = self._callback.wait(_TICK_S)
@@ -205,8 +224,10 @@ class Server:
                 self._on_tick(self)
                 continue
             for report in reports:
+                if report.exit_status == "success":
+                    self._succeeded.add(report.raw_uid)
                 self._on_report(report)
-            return True
+            return all(report.derived_uid is not None for report in reports)
         return False
 
 

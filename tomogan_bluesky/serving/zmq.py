@@ -77,7 +77,7 @@ class ZmqSource:
     def start(self, inbox: Inbox) -> None:
         self._thread = keep_running(lambda: self._receive(inbox), self._ending, self.name)
 
-    def finished(self, raw_uid: str) -> None:
+    def finished(self, raw_uid: str, done: bool) -> None:
         """Nothing is kept here."""
 
     def close(self) -> None:
