@@ -16,6 +16,8 @@ _LARGEST_SENSIBLE_THETA = 20 * np.pi
 # second have a missing wedge between them. Gaps of a golden-ratio scan differ by 2.6 at most.
 _COINCIDENT = 0.05
 _MISSING_WEDGE = 4.0
+# Parts of a step by which angles may miss an even grid that they are meant to be on.
+_JITTER = 0.1
 # Above the rounding errors of angles, and below anything that matters.
 _ROUNDING = 1e-9
 
@@ -85,22 +87,23 @@ class ScanGeometry:
         return len(self.theta)
 
     @property
-    def weights(self) -> np.ndarray:
-        """Share of the half turn that each projection stands for.
+    def shares(self) -> np.ndarray:
+        """What each projection counts, in steps of an even coverage.
 
         Projections half a turn apart show the same, so angles count modulo pi. Each gets half the
         gap to its neighbours on either side; those that coincide, within 5 % of the typical gap,
         share what one would get. The typical gap is the one not exceeded on three quarters of the
         way round, the widest gap left out. A gap wider than four of these is a missing wedge (of
         an aborted scan, or behind a sample holder): nothing was measured there, and it counts as
-        one. Then all are scaled alike to add up to pi, so that the object keeps its mean value.
+        one. Angles that all lie within a tenth of a step of an even grid count as on it: the
+        jitter of an encoder, by which neighbours differ, averages out.
 
         Returns
         -------
         numpy.ndarray, float64, shape (angle,)
-            In radians. Exactly ``pi / n_angles`` for an even coverage of any arc.
+            Exactly 1 for an even coverage of any arc, and halves where 0 and 180 degrees are both
+            taken.
         """
-        even = np.full(self.n_angles, np.pi / self.n_angles)
         place = np.mod(self.theta, np.pi)
         order = np.argsort(place, kind="stable")
         steps = np.diff(place[order], append=place[order[0]] + np.pi)
@@ -110,16 +113,44 @@ class ScanGeometry:
         narrower = np.sort(steps[:-1])
         way = np.cumsum(narrower)
         if narrower.sum() < _ROUNDING:
-            return even
+            return np.ones(self.n_angles)
         typical = narrower[np.searchsorted(way, 0.75 * way[-1])]
 
         starts_group = np.concatenate(([False], steps[:-1] > _COINCIDENT * typical))
         group = np.cumsum(starts_group)
         size = np.bincount(group)
         middle = np.bincount(group, np.concatenate(([0.0], np.cumsum(steps[:-1])))) / size
-        gaps = np.diff(middle, append=middle[0] + np.pi)
-        gaps[gaps > _MISSING_WEDGE * typical] = typical
+        gaps = _even_where_jittered(np.diff(middle, append=middle[0] + np.pi) / typical)
+        gaps[gaps > _MISSING_WEDGE] = 1.0
         share = (gaps + np.roll(gaps, 1)) / 2 / size
-        weights = np.empty(self.n_angles)
-        weights[order] = share[group] * (np.pi / gaps.sum())
-        return even if np.allclose(weights, even, rtol=_ROUNDING, atol=0) else weights
+        shares = np.empty(self.n_angles)
+        shares[order] = share[group]
+        # Repeats of every angle are an even coverage, too.
+        even = np.allclose(shares, shares[0], rtol=_ROUNDING, atol=0)
+        return np.ones(self.n_angles) if even else shares
+
+    @property
+    def weights(self) -> np.ndarray:
+        """Share of the half turn that each projection stands for.
+
+        The `shares`, all scaled alike to add up to pi, so that the object keeps its mean value.
+
+        Returns
+        -------
+        numpy.ndarray, float64, shape (angle,)
+            In radians. Exactly ``pi / n_angles`` for an even coverage of any arc.
+        """
+        shares = self.shares
+        return shares * (np.pi / shares.sum())
+
+
+def _even_where_jittered(gaps: np.ndarray) -> np.ndarray:
+    """Gaps, the last one round to the first angle: all 1 if the angles are near an even grid."""
+    step = gaps[:-1].mean() if len(gaps) > 1 else gaps[0]
+    place = np.concatenate(([0.0], np.cumsum(gaps[:-1]))) / step
+    if np.abs(place - np.arange(len(gaps))).max() > _JITTER:
+        return gaps
+    gaps = gaps / step
+    near = np.abs(gaps - 1) <= 2 * _JITTER
+    near[:-1] = True
+    return np.where(near, 1.0, gaps)

@@ -75,6 +75,34 @@ def test_repeats_share_although_an_encoder_jitters():
     np.testing.assert_allclose(weights(np.repeat(HALF_TURN, 3) + jitter), np.pi / 540, rtol=0.02)
 
 
+def shares(theta):
+    return ScanGeometry(theta, 15.5, 32).shares
+
+
+@pytest.mark.parametrize(
+    ("theta", "expected"),
+    [
+        (HALF_TURN, np.ones(180)),
+        (HALF_TURN[:70], np.ones(70)),
+        (np.linspace(0, np.pi, 181), np.r_[0.5, np.ones(179), 0.5]),
+        (
+            np.linspace(0, 2 * np.pi, 361),
+            np.r_[1 / 3, np.full(179, 0.5), 1 / 3, np.full(179, 0.5), 1 / 3],
+        ),
+    ],
+)
+def test_the_jitter_of_an_encoder_changes_no_share(theta, expected):
+    """To the bit, so that what a projection counts is known before the others are there."""
+    jitter = np.random.default_rng(0).uniform(-1, 1, len(theta)) * np.deg2rad(0.02)
+    np.testing.assert_array_equal(shares(theta), expected)
+    np.testing.assert_array_equal(shares(theta + jitter), expected)
+
+
+def test_a_drift_of_the_steps_is_no_jitter():
+    got = shares(np.cumsum(np.linspace(0.99, 1.01, 180)) * np.pi / 180)
+    assert got[150] / got[30] == pytest.approx(1.0134, abs=0.002)
+
+
 def test_a_missing_wedge_counts_as_one_step():
     present = np.r_[:60, 90:180]
     np.testing.assert_allclose(weights(HALF_TURN[present]), np.pi / 150)

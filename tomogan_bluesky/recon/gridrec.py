@@ -16,6 +16,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -48,6 +49,8 @@ class Block:
     Attributes
     ----------
     projections : slice
+    sign : torch.Tensor, float32, shape (projection, 1)
+        -1 for projections that enter as their conjugates.
     cells : torch.Tensor, int64, shape (cell,)
         Those that are reached.
     offsets : torch.Tensor, int32, shape (cell,)
@@ -57,6 +60,7 @@ class Block:
     """
 
     projections: slice
+    sign: torch.Tensor
     cells: torch.Tensor
     offsets: torch.Tensor
     rows: torch.Tensor
@@ -102,10 +106,12 @@ class Gridding:
     device : torch.device
     origin : tuple of int
         Pixel (row, column) of the rotation axis in the slices.
+    n_cells : int
+        Of the grid.
     length : int
         Projections in each block but the last.
-    blocks : list of Block
-        In the order of the projections.
+    spans : list of slice
+        The projections of each block, in their order.
     """
 
     def __init__(
@@ -119,55 +125,72 @@ class Gridding:
         self.device = torch.device(device)
         self._grid = grid = FourierGrid(geometry, oversampling, device=device)
         self.origin = grid.origin
-        self._n_cells = math.prod(grid.shape)
+        self.n_cells = math.prod(grid.shape)
         self._half = Scratch(self.device)
         response = filter_response(filter, grid.size) / grid.size
         response[0] /= 2  # this sample is its own mirror image, which fold() adds to each
         phase = F.pad(grid.centre_phase, (0, 1))
         self._response = (response.to(device) * phase).to(torch.complex64)
-        self._sign = torch.where(grid.conjugated, -1.0, 1.0)[:, None]
         most = max(1, _BLOCK_SAMPLES[self.device.type] // (grid.n_frequencies + 1))
         self.length = min(block or most, most, geometry.n_angles)
-        shares = torch.tensor(geometry.weights, dtype=torch.float32)
-        before = torch.zeros(self._n_cells, dtype=torch.bool)
-        self.blocks = [
-            self._plan(slice(first, min(first + self.length, geometry.n_angles)), shares, before)
+        self.spans = [
+            slice(first, min(first + self.length, geometry.n_angles))
             for first in range(0, geometry.n_angles, self.length)
         ]
 
-    def _plan(self, projections: slice, shares: torch.Tensor, before: torch.Tensor) -> Block:
-        """Turn "cells of each sample" into "samples of each cell": sums in a fixed order.
+    def plan(
+        self,
+        projections: slice,
+        theta: np.ndarray,
+        shares: np.ndarray,
+        before: torch.Tensor | None = None,
+    ) -> Block:
+        """What projections will add to the grid.
 
-        Cells that blocks before have reached are marked in `before`, to which this one's are added.
+        Parameters
+        ----------
+        projections : slice
+            One of `spans`.
+        theta, shares : arrays, shape (projection,)
+            Their angles in radians, and what each counts; see `ScanGeometry.shares`.
+        before : torch.Tensor, bool, shape (cell,), optional
+            Cells that blocks before have reached, to which this one's are added; the others are
+            set, and the state need not be zero. By default, all are added to.
         """
+        # Turn "cells of each sample" into "samples of each cell": sums in a fixed order.
         frequencies = self._grid.n_frequencies
-        cells, weights = self._grid.neighbours(projections)
-        weights *= shares[projections].repeat_interleave(frequencies)[:, None]
+        cells, weights = self._grid.neighbours_at(theta)
+        counts = torch.tensor(shares, dtype=torch.float32)
+        weights *= counts.repeat_interleave(frequencies)[:, None]
         order = torch.argsort(cells.flatten(), stable=True)
         reached, count = torch.unique_consecutive(cells.flatten()[order], return_counts=True)
-        again = before[reached]
-        before[reached] = True
+        again = torch.ones(len(reached), dtype=torch.bool)
+        if before is not None:
+            again = before[reached]
+            before[reached] = True
         n_terms = count + again
         offsets = torch.cumsum(n_terms, 0) - n_terms
         sample = order // cells.shape[1]
         # In the table, each projection has one more sample, at the Nyquist frequency.
-        sample += sample // frequencies + self._n_cells
+        sample += sample // frequencies + self.n_cells
         is_sample = torch.ones(len(order) + int(again.sum()), dtype=torch.bool)
         is_sample[offsets[again]] = False
         rows = torch.empty(len(is_sample), dtype=torch.int32)
         rows[is_sample], rows[~is_sample] = sample.int(), reached[again]
         terms = torch.ones(len(rows))
         terms[is_sample] = weights.flatten()[order]
-        tensors = (reached.long(), offsets.int(), rows, terms)
+        sign = torch.where(self._grid.conjugated_at(theta), -1.0, 1.0)[:, None]
+        tensors = (sign, reached.long(), offsets.int(), rows, terms)
         return Block(projections, *(tensor.to(self.device) for tensor in tensors))
 
     def state_shape(self, n_slices: int) -> tuple[int, int, int]:
         """Shape of a state of some slices.
 
-        It is all zeros before the first projection, or what it was after all of them: the first
-        block to reach a cell sets it, and cells that none reaches stay zero.
+        It is all zeros before the first projection; or, with blocks that were planned one after
+        another, what it was after all of them: the first of them to reach a cell sets it, and
+        cells that none reaches stay zero.
         """
-        rows = self._n_cells + self.length * (self._grid.n_frequencies + 1)
+        rows = self.n_cells + self.length * (self._grid.n_frequencies + 1)
         return rows, n_slices, 2
 
     def add(self, state: torch.Tensor, block: Block, attenuation: torch.Tensor) -> None:
@@ -182,8 +205,8 @@ class Gridding:
         """
         spectra = torch.fft.rfft(attenuation, self._grid.size)
         apply_response(spectra, self._response)
-        torch.view_as_real(spectra)[..., 1] *= self._sign[block.projections]
-        samples = state[self._n_cells :][: spectra[0].numel()]
+        torch.view_as_real(spectra)[..., 1] *= block.sign
+        samples = state[self.n_cells :][: spectra[0].numel()]
         torch.view_as_complex(samples).copy_(spectra.flatten(1).T)
         table = state.flatten(1)
         sums = F.embedding_bag(
@@ -191,7 +214,7 @@ class Gridding:
         )
         table.index_copy_(0, block.cells, sums)
 
-    def slices(self, state: torch.Tensor, out: torch.Tensor) -> None:
+    def slices(self, state: torch.Tensor, out: torch.Tensor, step: float) -> None:
         """Slices of a state: the inverse transform, cut to their pixels after each axis.
 
         Transforms of contiguous rows only: the bits of strided ones depend on how many there are.
@@ -202,11 +225,14 @@ class Gridding:
             Not changed.
         out : torch.Tensor, float32, shape (slice, y, x)
             Is filled, in 1/pixel.
+        step : float
+            Angle in radians that a projection of share 1 stands for.
         """
         grid = self._grid
+        factor = grid.roll_off * step
         n_slices, n = out.shape[:2]
         top, left = grid.corner
-        spectra = torch.view_as_complex(state[: self._n_cells]).view(*grid.shape, n_slices)
+        spectra = torch.view_as_complex(state[: self.n_cells]).view(*grid.shape, n_slices)
         columns = max(1, _TILE[self.device.type] // (grid.size * n_slices))
         tiles = [grid.fold(spectra), *spectra[2 * grid.margin + 1 :].split(columns)]
         half = torch.view_as_complex(self._half(n_slices, grid.n_frequencies + 1, n, 2))
@@ -220,7 +246,7 @@ class Gridding:
         full = torch.empty((n, grid.size), device=self.device)
         for columns, image in zip(half, out, strict=True):
             torch.fft.irfft(columns.T.contiguous(), grid.size, norm="forward", out=full)
-            torch.mul(full[:, left : left + n], grid.roll_off, out=image)
+            torch.mul(full[:, left : left + n], factor, out=image)
 
 
 class Gridrec:
@@ -255,8 +281,15 @@ class Gridrec:
     ) -> None:
         self.geometry = geometry
         self.device = torch.device(device)
-        self._gridding = Gridding(geometry, filter, oversampling, device)
-        self.origin = self._gridding.origin
+        self._gridding = gridding = Gridding(geometry, filter, oversampling, device)
+        self.origin = gridding.origin
+        shares = geometry.shares
+        self._step = math.pi / float(shares.sum())
+        before = torch.zeros(gridding.n_cells, dtype=torch.bool)
+        self._blocks = [
+            gridding.plan(span, geometry.theta[span], shares[span], before)
+            for span in gridding.spans
+        ]
         self._state = Scratch(self.device)
         self._n_slices_of_state = 0
 
@@ -289,7 +322,7 @@ class Gridrec:
             if len(images) != self._n_slices_of_state:  # its values stand at other places
                 state.zero_()
                 self._n_slices_of_state = len(images)
-            for block in self._gridding.blocks:
+            for block in self._blocks:
                 self._gridding.add(state, block, sinograms[:, block.projections])
-            self._gridding.slices(state, out=images)
+            self._gridding.slices(state, out=images, step=self._step)
         return volume

@@ -33,7 +33,7 @@ def state_bytes(geometry: ScanGeometry, oversampling: float = 1.5) -> int:
 
     To which come projections that wait for others of their block, or for an earlier block: at most
     4 bytes a value, and usually one block; and once a scan, not a slice, some 150 bytes for each
-    value of a sinogram, which hold the geometry.
+    value of a sinogram of the blocks that wait, which hold their geometry.
     """
     size = transform_size(oversampling * geometry.n_columns)
     return 8 * size * (size // 2 + 3)
@@ -47,10 +47,14 @@ class IncrementalGridrec:
     wait. So neither bits nor, in the end, memory depend on the order of arrival. For one thread at
     a time.
 
+    What a projection counts is needed when it is added, and depends on all angles: it follows from
+    angles that are expected. The true ones may come with the projections, and differ in what does
+    not change the `ScanGeometry.shares`, such as the jitter of an encoder.
+
     Parameters
     ----------
     geometry : ScanGeometry
-        Of the whole scan.
+        Of the whole scan, as it is or as it is expected.
     n_slices : int
         Detector rows that are reconstructed.
     filter, oversampling, device
@@ -65,6 +69,7 @@ class IncrementalGridrec:
     Attributes
     ----------
     geometry : ScanGeometry
+        As given.
     origin : tuple of int
         Pixel (row, column) of the rotation axis in the slices.
     n_slices : int
@@ -86,6 +91,9 @@ class IncrementalGridrec:
         self.n_slices = n_slices
         self._gridding = Gridding(geometry, filter, oversampling, device, block)
         self.origin = self._gridding.origin
+        self._shares = geometry.shares
+        self._theta = geometry.theta.copy()
+        self._planned: dict[int, Block] = {}
         self.arrived = np.zeros(geometry.n_angles, dtype=bool)
         self._retained = retained
         self._superseding: dict[int, torch.Tensor] = {}
@@ -98,7 +106,7 @@ class IncrementalGridrec:
             for rows in self._rows
         ]
 
-    def add(self, index: int, projection: torch.Tensor) -> None:
+    def add(self, index: int, projection: torch.Tensor, theta: float | None = None) -> None:
         """Take a projection that has arrived.
 
         Parameters
@@ -107,6 +115,8 @@ class IncrementalGridrec:
             Its place in the geometry's angles.
         projection : torch.Tensor, float32, shape (slice, column)
             Line integrals, on this object's device. Copied.
+        theta : float, optional
+            Its true angle in radians; None: that of the geometry.
 
         Raises
         ------
@@ -121,10 +131,11 @@ class IncrementalGridrec:
                 "if it supersedes the first, replace() it"
             )
         self.arrived[index] = True
+        self._turn(index, theta)
         self._wait(index, projection)
         self._advance()
 
-    def replace(self, index: int, projection: torch.Tensor) -> None:
+    def replace(self, index: int, projection: torch.Tensor, theta: float | None = None) -> None:
         """Put another projection in the place of one that has arrived.
 
         When its block has been added already, all that was added is computed again from what is
@@ -132,7 +143,7 @@ class IncrementalGridrec:
 
         Parameters
         ----------
-        index, projection
+        index, projection, theta
             As in `add`.
 
         Raises
@@ -155,6 +166,7 @@ class IncrementalGridrec:
                 f"projection {index}: can't be replaced, for its block has been added to the grid "
                 "and projections are not retained; make this object with retained="
             )
+        self._turn(index, theta)
         if waits:
             self._wait(index, projection)
         elif place < self._n_added:
@@ -186,6 +198,7 @@ class IncrementalGridrec:
         if not self.arrived.any():
             raise ReconstructionError("preview: expected projections, but none has arrived yet")
         self._advance()
+        step = math.pi / float(self._shares[self.arrived].sum())
         chosen = np.arange(self.n_slices)[slices]
         n = self.geometry.n_columns
         images = torch.empty((len(chosen), n, n), device=self._gridding.device)
@@ -195,18 +208,16 @@ class IncrementalGridrec:
                 continue
             part = slice(places[0], places[0] + rows.stop - rows.start)
             if not self._waiting and np.array_equal(chosen[part], np.arange(self.n_slices)[rows]):
-                self._gridding.slices(state, out=images[part])
+                self._gridding.slices(state, out=images[part], step=step)
                 continue
             inside = torch.from_numpy(chosen[places] - rows.start).to(state.device)
             extended = state[:, inside]
             for place in sorted(self._waiting):
                 attenuation = self._waiting[place][rows][inside]
-                self._gridding.add(extended, self._gridding.blocks[place], attenuation)
+                self._gridding.add(extended, self._block(place), attenuation)
             some = torch.empty((len(places), n, n), device=images.device)
-            self._gridding.slices(extended, out=some)
+            self._gridding.slices(extended, out=some, step=step)
             images[torch.from_numpy(places).to(images.device)] = some
-        if not self.arrived.all():
-            images *= math.pi / self.geometry.weights[self.arrived].sum()
         return images
 
     def result(self, slices: slice = slice(None)) -> torch.Tensor:
@@ -225,7 +236,8 @@ class IncrementalGridrec:
         Raises
         ------
         ReconstructionError
-            Projections have not arrived.
+            Projections have not arrived, or their true angles have other `ScanGeometry.shares` than
+            the expected ones.
         """
         if not self.arrived.all():
             missing = np.flatnonzero(~self.arrived)
@@ -234,6 +246,15 @@ class IncrementalGridrec:
                 f"not arrived (the first is {missing[0]}); look at a preview, or reconstruct with "
                 "a geometry of those that have"
             )
+        if not np.array_equal(self._theta, self.geometry.theta):
+            expected = self.geometry
+            true = ScanGeometry(self._theta, expected.rotation_centre, expected.n_columns)
+            if not np.array_equal(true.shares, self._shares):
+                raise ReconstructionError(
+                    "result: expected angles that are spaced as those that this object was made "
+                    "with, but the true ones are not, and each projection counts differently; "
+                    "reconstruct them together"
+                )
         return self.preview(slices)
 
     def _check(self, index: int, projection: torch.Tensor) -> None:
@@ -253,31 +274,41 @@ class IncrementalGridrec:
                 f"slice {bad[0]}, column {bad[1]}; look at the dark and flat fields there"
             )
 
+    def _turn(self, index: int, theta: float | None) -> None:
+        """Note the true angle of a projection."""
+        if theta is not None and theta != self._theta[index]:
+            self._theta[index] = theta
+            self._planned.pop(index // self._gridding.length, None)
+
+    def _block(self, place: int) -> Block:
+        """The plan of a block: made when it is needed, and kept while it waits."""
+        if place not in self._planned:
+            span = self._gridding.spans[place]
+            self._planned[place] = self._gridding.plan(span, self._theta[span], self._shares[span])
+        return self._planned[place]
+
     def _wait(self, index: int, projection: torch.Tensor) -> None:
         """Keep a projection until its block is added."""
         place, within = divmod(index, self._gridding.length)
         if place not in self._waiting:
-            n_projections = len(self._of(self._gridding.blocks[place]))
+            n_projections = len(self.arrived[self._gridding.spans[place]])
             shape = (self.n_slices, n_projections, self.geometry.n_columns)
             self._waiting[place] = torch.zeros(shape, device=self._gridding.device)
         self._waiting[place][:, within] = projection
 
-    def _of(self, block: Block) -> np.ndarray:
-        """Which of a block's projections have arrived."""
-        return self.arrived[block.projections]
-
     def _advance(self) -> None:
         """Add the blocks that are complete and next in order."""
-        while self._n_added < len(self._gridding.blocks):
-            block = self._gridding.blocks[self._n_added]
-            if not self._of(block).all():
+        while self._n_added < len(self._gridding.spans):
+            if not self.arrived[self._gridding.spans[self._n_added]].all():
                 break
+            block = self._block(self._n_added)
             attenuation = self._waiting.get(self._n_added)
             if attenuation is None:
                 attenuation = self._again(block)
             for rows, state in zip(self._rows, self._states, strict=True):
                 self._gridding.add(state, block, attenuation[rows])
             self._waiting.pop(self._n_added, None)
+            del self._planned[self._n_added]
             self._n_added += 1
 
     def _again(self, block: Block) -> torch.Tensor:

@@ -111,12 +111,9 @@ class FourierGrid:
         k = torch.arange(self.n_frequencies, dtype=torch.float64)
         turns = geometry.rotation_centre / self.size * k
         self.centre_phase = torch.exp(2j * math.pi * turns).to(device)
-        theta = torch.tensor(geometry.theta)
-        conjugated = torch.cos(theta) < 0
-        self.conjugated = conjugated.to(device)
-        sign = torch.where(conjugated, -1.0, 1.0)
-        self._u = torch.outer(sign * torch.cos(theta), k)
-        self._v = torch.outer(-sign * torch.sin(theta), k)
+        self._k = k
+        self._theta = geometry.theta
+        self.conjugated = self.conjugated_at(geometry.theta).to(device)
 
         pixel = torch.arange(n, dtype=torch.float64)
         y, x = (1 / self._kernel.transform((pixel - o) / self.size) for o in self.origin)
@@ -138,8 +135,18 @@ class FourierGrid:
             Flat indices into the grid.
         weights : torch.Tensor, float32, as `cells`
         """
-        u, u_weights = self._along_axis(self._u[projections])
-        v, v_weights = self._along_axis(self._v[projections])
+        return self.neighbours_at(self._theta[projections])
+
+    def conjugated_at(self, theta: np.ndarray) -> torch.Tensor:
+        """Which projections at these angles enter as their conjugates: bool, on the CPU."""
+        return torch.cos(torch.tensor(theta)) < 0
+
+    def neighbours_at(self, theta: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """`neighbours` of projections at other angles than the geometry's."""
+        angles = torch.tensor(theta)
+        sign = torch.where(self.conjugated_at(theta), -1.0, 1.0)
+        u, u_weights = self._along_axis(torch.outer(sign * torch.cos(angles), self._k))
+        v, v_weights = self._along_axis(torch.outer(-sign * torch.sin(angles), self._k))
         column_start = (u + self.margin).mul_(self.size)
         cells = column_start[:, None] + v.remainder_(self.size)[:, :, None]
         weights = v_weights[:, :, None] * u_weights[:, None]

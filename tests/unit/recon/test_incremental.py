@@ -58,6 +58,36 @@ def test_bits_of_larger_scans_are_those_of_the_batch(n_threads, one_or_more_thre
     assert torch.equal(reconstruct.result(), Gridrec(geometry)(sinograms))
 
 
+@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS.keys())
+def test_true_angles_may_come_with_the_projections(order, sinograms):
+    expected = np.linspace(0, np.pi, N_ANGLES)
+    true = expected + np.random.default_rng(0).uniform(-1e-3, 1e-3, N_ANGLES)
+    reconstruct = IncrementalGridrec(ScanGeometry(expected, 30.3, N_COLUMNS), N_SLICES)
+    for index in order:
+        reconstruct.add(int(index), sinograms[:, index], float(true[index]))
+        if index == 50:
+            reconstruct.preview([3])
+    batch = Gridrec(ScanGeometry(true, 30.3, N_COLUMNS))(sinograms)
+    assert torch.equal(reconstruct.result(), batch)
+
+
+def test_a_superseding_projection_brings_its_angle(sinograms):
+    reconstruct = IncrementalGridrec(GEOMETRY, N_SLICES, retained=lambda part: sinograms[:, part])
+    for index in range(N_ANGLES):
+        reconstruct.add(index, sinograms[:, index], EVEN[index] + 3e-3 * (index == 9))
+    assert not torch.equal(reconstruct.result(), Gridrec(GEOMETRY)(sinograms))
+    reconstruct.replace(9, sinograms[:, 9], EVEN[9])
+    assert torch.equal(reconstruct.result(), Gridrec(GEOMETRY)(sinograms))
+
+
+def test_true_angles_that_count_differently_are_refused(sinograms):
+    reconstruct = IncrementalGridrec(GEOMETRY, N_SLICES)
+    for index in range(N_ANGLES):
+        reconstruct.add(index, sinograms[:, index], GOLDEN[index])
+    with pytest.raises(ReconstructionError, match=r"expected angles that are spaced.*together"):
+        reconstruct.result()
+
+
 def test_agrees_with_double_precision(relative_error):
     """The same sums, written down plainly in float64, up to the highest frequencies."""
     geometry = ScanGeometry(np.arange(200) * np.pi / 200, 60.4, 128)
