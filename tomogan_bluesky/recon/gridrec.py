@@ -6,7 +6,7 @@ Kaiser-Bessel kernel (O'Sullivan, IEEE Trans. Med. Imaging 4, 200, 1985), and on
 a slice follows.
 
 Projections are added block by block, and each block continues the sums where the one before left
-them. So a sum runs over the projections in their order however they are cut into blocks, and
+them. So a sum runs over the projections in one order however they are cut into blocks, and
 `incremental` comes to the same bits.
 """
 
@@ -34,6 +34,9 @@ BATCH = {"cpu": 8, "cuda": 32}
 # Samples of a slice in a block. Fewer than 2**15, which torch does not share out among threads:
 # how it does shows in the last bit of complex products. A GPU takes all in one block.
 _BLOCK_SAMPLES = {"cpu": 2**15 - 1, "cuda": 2**40}
+# The first projections of a scan, which are added last. What they count depends on whether the very
+# last ones, half a turn later, show the same: who takes projections as they come learns it then.
+_HELD = 16
 # Values of the grid, of all slices, that go through the inverse transform along its columns at
 # once, so that they stay in a processor's cache from one axis to the next.
 _TILE = {"cpu": 2**17, "cuda": 2**40}
@@ -109,9 +112,9 @@ class Gridding:
     n_cells : int
         Of the grid.
     length : int
-        Projections in each block but the last.
+        Most projections in a block.
     spans : list of slice
-        The projections of each block, in their order.
+        The projections of each block, in the order in which blocks are added.
     """
 
     def __init__(
@@ -133,9 +136,11 @@ class Gridding:
         self._response = (response.to(device) * phase).to(torch.complex64)
         most = max(1, _BLOCK_SAMPLES[self.device.type] // (grid.n_frequencies + 1))
         self.length = min(block or most, most, geometry.n_angles)
+        held = min(_HELD, geometry.n_angles)
         self.spans = [
-            slice(first, min(first + self.length, geometry.n_angles))
-            for first in range(0, geometry.n_angles, self.length)
+            slice(first, min(first + self.length, end))
+            for start, end in ((held, geometry.n_angles), (0, held))
+            for first in range(start, end, self.length)
         ]
 
     def plan(

@@ -42,14 +42,14 @@ def state_bytes(geometry: ScanGeometry, oversampling: float = 1.5) -> int:
 class IncrementalGridrec:
     """Reconstructor in Fourier space that takes projections as they come.
 
-    Fixed blocks of consecutive projections are added to the grid in the order of their indices,
-    each as soon as it is complete and the ones before it are added; until then its projections
-    wait. So neither bits nor, in the end, memory depend on the order of arrival. For one thread at
-    a time.
+    Fixed blocks of consecutive projections are added to the grid in a fixed order, each as soon as it
+    is complete and the ones before it are added; until then its projections wait. So neither bits
+    nor, in the end, memory depend on the order of arrival. For one thread at a time.
 
     What a projection counts is needed when it is added, and depends on all angles: it follows from
     angles that are expected. The true ones may come with the projections, and differ in what does
-    not change the `ScanGeometry.shares`, such as the jitter of an encoder.
+    not change the `ScanGeometry.shares`, such as the jitter of an encoder; or in whether the last
+    angle is half a turn from the first, which only matters to blocks that are added in the end.
 
     Parameters
     ----------
@@ -93,7 +93,12 @@ class IncrementalGridrec:
         self.origin = self._gridding.origin
         self._shares = geometry.shares
         self._theta = geometry.theta.copy()
+        self._settled = False
         self._planned: dict[int, Block] = {}
+        spans = self._gridding.spans
+        lengths = [span.stop - span.start for span in spans]
+        self._place_of = np.empty(geometry.n_angles, dtype=int)
+        self._place_of[np.r_[*spans]] = np.repeat(np.arange(len(spans)), lengths)
         self.arrived = np.zeros(geometry.n_angles, dtype=bool)
         self._retained = retained
         self._superseding: dict[int, torch.Tensor] = {}
@@ -157,7 +162,7 @@ class IncrementalGridrec:
             raise ReconstructionError(
                 f"projection {index}: expected one that has arrived to be replaced; add() this one"
             )
-        place = index // self._gridding.length
+        place = int(self._place_of[index])
         waits = place in self._waiting
         if self._retained is not None:
             self._superseding[index] = projection.clone()
@@ -171,6 +176,7 @@ class IncrementalGridrec:
             self._wait(index, projection)
         elif place < self._n_added:
             self._n_added = 0
+            self._settled = False
             for state in self._states:
                 state.zero_()
 
@@ -246,15 +252,13 @@ class IncrementalGridrec:
                 f"not arrived (the first is {missing[0]}); look at a preview, or reconstruct with "
                 "a geometry of those that have"
             )
-        if not np.array_equal(self._theta, self.geometry.theta):
-            expected = self.geometry
-            true = ScanGeometry(self._theta, expected.rotation_centre, expected.n_columns)
-            if not np.array_equal(true.shares, self._shares):
-                raise ReconstructionError(
-                    "result: expected angles that are spaced as those that this object was made "
-                    "with, but the true ones are not, and each projection counts differently; "
-                    "reconstruct them together"
-                )
+        self._settle()
+        if not np.array_equal(self._true_shares(), self._shares):
+            raise ReconstructionError(
+                "result: expected angles that are spaced as those that this object was made with, "
+                "but the true ones are not, and each projection counts differently; reconstruct "
+                "them together"
+            )
         return self.preview(slices)
 
     def _check(self, index: int, projection: torch.Tensor) -> None:
@@ -278,7 +282,25 @@ class IncrementalGridrec:
         """Note the true angle of a projection."""
         if theta is not None and theta != self._theta[index]:
             self._theta[index] = theta
-            self._planned.pop(index // self._gridding.length, None)
+            self._settled = False
+            self._planned.pop(int(self._place_of[index]), None)
+
+    def _true_shares(self) -> np.ndarray:
+        if np.array_equal(self._theta, self.geometry.theta):
+            return self.geometry.shares
+        expected = self.geometry
+        return ScanGeometry(self._theta, expected.rotation_centre, expected.n_columns).shares
+
+    def _settle(self) -> None:
+        """Now that all angles are known, let projections that are not added yet count truly."""
+        if self._settled or not self.arrived.all():
+            return
+        self._settled = True
+        true = self._true_shares()
+        for place, span in enumerate(self._gridding.spans):
+            if place >= self._n_added and not np.array_equal(true[span], self._shares[span]):
+                self._shares[span] = true[span]
+                self._planned.pop(place, None)
 
     def _block(self, place: int) -> Block:
         """The plan of a block: made when it is needed, and kept while it waits."""
@@ -289,15 +311,17 @@ class IncrementalGridrec:
 
     def _wait(self, index: int, projection: torch.Tensor) -> None:
         """Keep a projection until its block is added."""
-        place, within = divmod(index, self._gridding.length)
+        place = int(self._place_of[index])
+        span = self._gridding.spans[place]
         if place not in self._waiting:
-            n_projections = len(self.arrived[self._gridding.spans[place]])
+            n_projections = span.stop - span.start
             shape = (self.n_slices, n_projections, self.geometry.n_columns)
             self._waiting[place] = torch.zeros(shape, device=self._gridding.device)
-        self._waiting[place][:, within] = projection
+        self._waiting[place][:, index - span.start] = projection
 
     def _advance(self) -> None:
         """Add the blocks that are complete and next in order."""
+        self._settle()
         while self._n_added < len(self._gridding.spans):
             if not self.arrived[self._gridding.spans[self._n_added]].all():
                 break

@@ -58,11 +58,12 @@ def test_bits_of_larger_scans_are_those_of_the_batch(n_threads, one_or_more_thre
     assert torch.equal(reconstruct.result(), Gridrec(geometry)(sinograms))
 
 
-@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS.keys())
+@pytest.mark.parametrize("order", [ORDERS["in order"], ORDERS["any"]], ids=["in order", "any"])
 def test_true_angles_may_come_with_the_projections(order, sinograms):
-    expected = np.linspace(0, np.pi, N_ANGLES)
-    true = expected + np.random.default_rng(0).uniform(-1e-3, 1e-3, N_ANGLES)
-    reconstruct = IncrementalGridrec(ScanGeometry(expected, 30.3, N_COLUMNS), N_SLICES)
+    true = np.linspace(0, np.pi, N_ANGLES)
+    true += np.random.default_rng(0).uniform(-1e-3, 1e-3, N_ANGLES)
+    # Where the last angle shows what the first did is not expected, and comes out in the end.
+    reconstruct = IncrementalGridrec(GEOMETRY, N_SLICES)
     for index in order:
         reconstruct.add(int(index), sinograms[:, index], float(true[index]))
         if index == 50:
@@ -185,12 +186,12 @@ def test_superseded_projections_leave_no_trace(order, in_what_is_retained, sinog
 
 def test_without_what_is_retained_only_a_waiting_projection_is_replaced(sinograms):
     reconstruct = IncrementalGridrec(GEOMETRY, N_SLICES, block=16)
-    feed(reconstruct, sinograms, range(20))
-    reconstruct.replace(18, sinograms[:, 18])
-    with pytest.raises(ReconstructionError, match="projection 5: can't be replaced.*retained="):
-        reconstruct.replace(5, sinograms[:, 5])
-    with pytest.raises(ReconstructionError, match="projection 30: .*arrived.*add"):
-        reconstruct.replace(30, sinograms[:, 30])
+    feed(reconstruct, sinograms, range(40))
+    reconstruct.replace(38, sinograms[:, 38])
+    with pytest.raises(ReconstructionError, match="projection 20: can't be replaced.*retained="):
+        reconstruct.replace(20, sinograms[:, 20])
+    with pytest.raises(ReconstructionError, match="projection 50: .*arrived.*add"):
+        reconstruct.replace(50, sinograms[:, 50])
 
 
 def test_refuses_what_does_not_fit(sinograms):
@@ -219,7 +220,7 @@ def test_refuses_retained_projections_that_do_not_fit(sinograms):
     )
     feed(reconstruct, sinograms, range(N_ANGLES))
     reconstruct.replace(5, sinograms[:, 5])
-    with pytest.raises(ReconstructionError, match=r"projections 0 to 15.*\(11, 16, 64\)"):
+    with pytest.raises(ReconstructionError, match=r"projections 16 to 31.*\(11, 16, 64\)"):
         reconstruct.result()
 
 
