@@ -10,6 +10,9 @@ from typing import Protocol
 
 import numpy as np
 
+# Little beside the memory of a worker, and much beside what a request to a catalog costs.
+BLOCK_BYTES = 1 << 25
+
 
 class FrameSource(Protocol):
     """A stack of frames somewhere, each identified by its index.
@@ -65,11 +68,14 @@ class StoredFrame:
 
 
 def read_rows(frames: Iterable[np.ndarray | StoredFrame], rows: slice) -> np.ndarray:
-    """Rows of many frames, each source being read once, by the block where indices follow on.
+    """Rows of many frames.
+
+    Frames that follow on in one source are read at once and as they come. Otherwise each source is
+    read in the order of its frames, in blocks, of which one at a time is in memory beside the rest.
 
     Parameters
     ----------
-    frames : iterable of arrays (row, column) or StoredFrame
+    frames : one or more arrays (row, column) or StoredFrame
     rows : slice
 
     Returns
@@ -77,23 +83,34 @@ def read_rows(frames: Iterable[np.ndarray | StoredFrame], rows: slice) -> np.nda
     array, shape (frame, row, column)
     """
     frames = list(frames)
-    places: dict[int, list[int]] = {}
+    of_source: dict[int, list[tuple[int, int]]] = {}
+    sources: dict[int, FrameSource] = {}
     for place, frame in enumerate(frames):
         if isinstance(frame, StoredFrame):
-            places.setdefault(id(frame.source), []).append(place)
-    if not places:
-        return np.stack([np.asarray(frame)[rows] for frame in frames])
-    first = next(frame for frame in frames if isinstance(frame, StoredFrame))
-    n_rows = len(range(*rows.indices(first.shape[0])))
-    block = np.empty((len(frames), n_rows, first.shape[1]), first.dtype)
+            sources[id(frame.source)] = frame.source
+            of_source.setdefault(id(frame.source), []).append((frame.index, place))
+    if len(sources) == 1:
+        ((key, stored),) = of_source.items()
+        wanted = _as_slice([index for index, _ in stored])
+        if len(stored) == len(frames) and isinstance(wanted, slice):
+            return sources[key].read(wanted, rows)
+
+    n_rows = len(range(*rows.indices(frames[0].shape[0])))
+    block = np.empty((len(frames), n_rows, frames[0].shape[1]), frames[0].dtype)
     for place, frame in enumerate(frames):
         if not isinstance(frame, StoredFrame):
             block[place] = frame[rows]
-    for group in places.values():
-        stored = [frame for place in group if isinstance(frame := frames[place], StoredFrame)]
-        order = np.argsort([frame.index for frame in stored], kind="stable")
-        indices = [stored[i].index for i in order]
-        consecutive = indices == list(range(indices[0], indices[0] + len(indices)))
-        wanted = slice(indices[0], indices[-1] + 1) if consecutive else indices
-        block[[group[i] for i in order]] = stored[0].source.read(wanted, rows)
+    n_together = max(BLOCK_BYTES // (block[:1].nbytes or 1), 1)
+    for key, stored in of_source.items():
+        stored.sort()
+        for first in range(0, len(stored), n_together):
+            indices, places = zip(*stored[first : first + n_together], strict=True)
+            block[_as_slice(places)] = sources[key].read(_as_slice(indices), rows)
     return block
+
+
+def _as_slice(indices: Sequence[int]) -> slice | list[int]:
+    """Indices that follow on as a slice: the fastest way to read and to write."""
+    if list(indices) == list(range(indices[0], indices[0] + len(indices))):
+        return slice(indices[0], indices[-1] + 1)
+    return list(indices)

@@ -46,6 +46,7 @@ class Hdf5Frames:
         self._wait_s = wait_s
         self._allowed = allowed
         self._file: h5py.File | None = None
+        self._data: h5py.Dataset | None = None
 
     @property
     def dtype(self) -> np.dtype:
@@ -94,9 +95,11 @@ class Hdf5Frames:
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
-            self._file = None
+            self._file = self._data = None
 
     def _dataset(self) -> h5py.Dataset:
+        if self._data is not None:
+            return self._data
         if self._file is None:
             self._file = self._opened()
             for path in _other_files(self._file, self._name):
@@ -121,6 +124,7 @@ class Hdf5Frames:
                 f"{self._path}: expected {self._name!r} to be (frame, row, column), got shape "
                 f"{dataset.shape}"
             )
+        self._data = dataset
         return dataset
 
     def _refreshed(self) -> int:

@@ -16,11 +16,10 @@ from ..config import ScanConfig
 from ..errors import MissingFramesError
 from .angles import Angles
 from .documents import Frame, FrameKind
-from .frames import StoredFrame, read_rows
+from .frames import BLOCK_BYTES, StoredFrame, read_rows
 from .references import References, group_by_time, mean_frame
 
 _GIB = 1 << 30
-_BLOCK_BYTES = 1 << 25  # of dark and flat frames that are read together
 
 
 @dataclass(frozen=True)
@@ -108,6 +107,7 @@ class Scan:
         Yields
         ------
         array, shape (row, angle, column), recorded dtype
+            A view, in the order of the frames in memory.
         """
         n_angles, _, n_columns = self.shape
         row_bytes = n_angles * n_columns * self.projections[0].dtype.itemsize
@@ -117,14 +117,13 @@ class Scan:
             start, stop = cuts[done]
             n_parts = 1
             for first, last in cuts[done + 1 :] if in_files else ():
-                # A part is a copy of what the block holds of it: both count.
+                # Who uses a part copies it into an order of its own: that counts, too.
                 if (last - start + last - first) * row_bytes > self.frames_bytes:
                     break
                 n_parts, stop = n_parts + 1, last
             block = read_rows(self.projections, slice(start, stop))
             for first, last in cuts[done : done + n_parts]:
-                part = block[:, first - start : last - start]
-                yield np.ascontiguousarray(part.swapaxes(0, 1))
+                yield block[:, first - start : last - start].swapaxes(0, 1)
             done += n_parts
 
 
@@ -205,17 +204,13 @@ class FrameStore:
                 self._judge(frame, absent[pixels.index])
             return
         self._shape = self._shape or source.frame_shape  # type: ignore[assignment]
+        shape, kind = source.frame_shape, source.dtype.kind
         for frame, pixels in zip(frames, stored, strict=True):
             if pixels.index in absent:
                 fault: str | None = absent[pixels.index]
-            elif source.frame_shape != self._shape:
-                fault = (
-                    f"expected frames of {_times(self._shape)} pixels, got "
-                    f"{_times(source.frame_shape)}"
-                )
-            elif (
-                source.dtype.kind == "f" and not np.isfinite(read_rows([pixels], slice(None))).all()
-            ):
+            elif shape != self._shape:
+                fault = f"expected frames of {_times(self._shape)} pixels, got {_times(shape)}"
+            elif kind == "f" and not np.isfinite(read_rows([pixels], slice(None))).all():
                 fault = "expected finite pixels, got NaN or infinity"
             else:
                 fault = None
@@ -340,7 +335,7 @@ class FrameStore:
 def _one_by_one(frames: list[np.ndarray | StoredFrame]) -> Iterator[np.ndarray]:
     """Whole frames, read by blocks: to a catalog each block is a request."""
     frame_bytes = int(np.prod(frames[0].shape)) * frames[0].dtype.itemsize
-    n = max(_BLOCK_BYTES // frame_bytes, 1)
+    n = max(BLOCK_BYTES // frame_bytes, 1)
     for first in range(0, len(frames), n):
         yield from read_rows(frames[first : first + n], slice(None))
 
