@@ -20,6 +20,7 @@ _HOME = {
     "PreprocessingConfig": ".config",
     "DenoisingConfig": ".config",
     "PublishingConfig": ".config",
+    "WorkerConfig": ".config",
     "ScanGeometry": ".geometry",
     "TomoGANError": ".errors",
 }

@@ -5,37 +5,60 @@ for each tomography scan.
 """
 
 import logging
-import threading
-from collections.abc import Iterable
+import queue
+import weakref
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+
+import numpy as np
 
 from .config import (
+    DEFAULT_MODEL,
     DenoisingConfig,
     PublishingConfig,
     ReconstructionConfig,
     ScanConfig,
     Settings,
+    WorkerConfig,
     load_profile,
 )
-from .denoise import Denoiser
-from .engine import Engine, Progress
 from .errors import ConfigurationError
-from .models.artifact import DEFAULT_MODEL
-from .publish.publishers import Publishers, Target
+from .publish.documents import is_derived
+from .publish.publishers import Publishers, Target, as_targets
 from .report import RunReport
 from .routing import STRUCTURAL, Routing
-from .runs import Runs
-from .worker.thread import ThreadWorker
+
+if TYPE_CHECKING:  # it imports torch
+    from .denoise import Denoiser
 
 logger = logging.getLogger(__name__)
 
-# Documents that wait for the worker. A scan of 10,000 projections fits many times over; the bound
-# is there so that a worker that hangs for hours does not take the memory of the beamline.
-_QUEUE_LIMIT = 100_000
+_OVERRUN = "too many documents were waiting, and some were left out"
 
-# Takes the place of the documents that were refused, so that their run knows.
-_BACKLOG = "backlog"
+
+class Workplace(Protocol):
+    """Where runs are processed: `in_process.InProcess` or `in_thread.InThread`.
+
+    Nothing here waits, apart from `join` and `close`.
+    """
+
+    def put(
+        self, raw_uid: str, name: str, doc: dict[str, Any], n_bytes: int, *, must: bool, last: bool
+    ) -> bool:
+        """Take a document; False where too much is waiting, unless it `must` be taken."""
+
+    def give_up(self, raw_uid: str, reason: str) -> None:
+        """Documents of a run were left out."""
+
+    def keep(self, raw_uid: str, array: np.ndarray) -> Any:
+        """Copy an array at once; returns what takes its place in a document."""
+
+    def join(self, timeout: float | None) -> bool:
+        """Wait until all is worked off; False when it is not in time."""
+
+    def close(self, timeout: float | None) -> bool:
+        """Work off what is waiting, then end; False when it is still busy."""
 
 
 class TomoGANCallback:
@@ -52,24 +75,26 @@ class TomoGANCallback:
         Where the derived runs go. A string that starts with "http" is the address of a Tiled
         server, another string a Tiled profile; the API key comes from ``TILED_API_KEY``.
     model : str, Path, Denoiser or None
-        Name of a shipped model, path of a model file, or a denoiser; None publishes the
-        reconstruction alone.
+        Name of a shipped model, path of a model file, or (with a thread) a denoiser; None publishes
+        the reconstruction alone.
     scan, reconstruction, denoising, publishing : configurations
         Frozen settings; the defaults find the detector and the angle in the descriptors.
-    worker : "thread"
-        Where the work is done.
+    worker : "process", "thread" or WorkerConfig
+        Where the work is done: in a process of its own, or on a thread of this one, which does not
+        protect the scan from what takes a process down.
     device : str
         "auto", "cpu", "cuda", "cuda:1", …
     again : bool
         Compute again what a successful derived run of the same settings holds already.
     progress : callable, optional
-        Called in the worker with (raw uid, slices done, slices in all) after each slab.
+        Called on a thread with (raw uid, slices done, slices in all) after each slab.
 
     Raises
     ------
     ConfigurationError
-        A worker of another kind. What can only be known later (a model that is missing, a server
-        that is down) does not raise: it fails the derived run.
+        A worker of another kind, something to publish to that is no such thing, a denoiser with a
+        process. What can only be known later (a model that is missing, a server that is down) does
+        not raise: it fails the derived run.
 
     Examples
     --------
@@ -82,33 +107,51 @@ class TomoGANCallback:
     def __init__(
         self,
         publish: "Target | Iterable[Target]",
-        model: str | Path | Denoiser | None = DEFAULT_MODEL,
+        model: "str | Path | Denoiser | None" = DEFAULT_MODEL,
         *,
         scan: ScanConfig | None = None,
         reconstruction: ReconstructionConfig | None = None,
         denoising: DenoisingConfig | None = None,
         publishing: PublishingConfig | None = None,
-        worker: Literal["thread"] = "thread",
+        worker: Literal["process", "thread"] | WorkerConfig = "thread",
         device: str = "auto",
         again: bool = False,
-        progress: Progress | None = None,
+        progress: Callable[[str, int, int], None] | None = None,
+        _plan_wins: bool = False,
     ) -> None:
-        if worker != "thread":
-            raise ConfigurationError(f"worker: expected 'thread', got {worker!r}")
         settings = Settings(
             scan=scan or ScanConfig(),
             reconstruction=reconstruction or ReconstructionConfig(),
             denoising=denoising or DenoisingConfig(),
             publishing=publishing or PublishingConfig(),
         )
-        publishers = Publishers(publish, settings.publishing)
-        self._engine = Engine(publishers, model, settings, False, device, again, progress)
-        self._worker = ThreadWorker(self._handle, "worker", _QUEUE_LIMIT)
-        self._runs = Runs(self._engine)
+        config = _worker_config(worker)
+        self._reports: queue.SimpleQueue[RunReport] = queue.SimpleQueue()
+        options: dict[str, Any] = {
+            "plan_wins": _plan_wins,
+            "device": device,
+            "again": again,
+            "progress": progress,
+            "report": self._reports.put,
+        }
+        self._workplace: Workplace
+        if config.kind == "process":
+            from .in_process import InProcess
+
+            there = InProcess(as_targets(publish), model, settings, config, **options)
+            # A program that ends, or forgets its callback, leaves the worker what it has.
+            weakref.finalize(self, there.abandon)
+            self._workplace = there
+        else:
+            from .in_thread import InThread  # and torch, which a process leaves to its worker
+
+            self._workplace = InThread(
+                Publishers(publish, settings.publishing), model, settings, **options
+            )
+        self._copy_images = config.copy_images
         self._routing = Routing()
-        self._backlog: set[str] = set()  # raw runs some of whose documents were refused
-        self._reports: list[RunReport] = []
-        self._lock = threading.Lock()
+        self._open: set[str] = set()  # raw runs that were begun
+        self._backlog: set[str] = set()  # those of them some of whose documents were refused
 
     @classmethod
     def from_profile(
@@ -133,9 +176,9 @@ class TomoGANCallback:
         profile = load_profile(path)
         model = DEFAULT_MODEL if profile.model == "default" else profile.model
         said = {name: getattr(profile, name) for name in Settings.model_fields}
-        callback = cls(publish, **{"model": model, "device": profile.device, **said, **options})
-        callback._engine.plan_wins = not set(options) & {"scan", "reconstruction"}
-        return callback
+        said |= {"model": model, "device": profile.device, "worker": profile.worker}
+        plan_wins = not set(options) & {"scan", "reconstruction"}
+        return cls(publish, _plan_wins=plan_wins, **{**said, **options})
 
     def __call__(self, name: str, doc: dict[str, Any]) -> None:
         """Take a document: enqueue it and return. Never raises, never waits."""
@@ -161,13 +204,14 @@ class TomoGANCallback:
         ------
         TimeoutError
         """
-        if not self._worker.join(timeout):
+        if not self._workplace.join(timeout):
             raise TimeoutError(
                 f"expected all scans to be worked off within {timeout:g} s; wait again, the work "
                 "goes on"
             )
-        with self._lock:
-            reports, self._reports = self._reports, []
+        reports = []
+        while not self._reports.empty():
+            reports.append(self._reports.get())
         return reports
 
     def close(self, timeout: float | None = None) -> None:
@@ -178,14 +222,16 @@ class TomoGANCallback:
         TimeoutError
             The worker is still busy after `timeout` seconds; it ends after the scan at hand.
         """
-        ended = self._worker.close(timeout)
-        for uid in self._runs.open:
+        for uid in self._open:
             logger.warning(
                 "run %s: closed before its stop document came; replay it to get its slices", uid
             )
-        if not ended:
-            raise TimeoutError(f"expected the worker to end within {timeout:g} s; it is still busy")
-        self._engine.publishers.close()
+        self._open.clear()
+        if not self._workplace.close(timeout):
+            raise TimeoutError(
+                f"expected the worker to end within {timeout:g} s; it is still busy, and ends "
+                "after the scan at hand"
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -196,27 +242,59 @@ class TomoGANCallback:
     # On the RunEngine's thread -----------------------------------------------------------------
 
     def _enqueue(self, name: str, doc: dict[str, Any]) -> None:
-        must = name in STRUCTURAL
         raw_uid = self._routing.run_of(name, doc)
-        if name == "stop":
+        last = name == "stop"
+        if last:
             self._routing.forget(raw_uid)
+        if name == "start" and not is_derived(doc):
+            self._open.add(raw_uid)
+        if raw_uid not in self._open:
+            return
+        if raw_uid in self._backlog and name not in STRUCTURAL:
+            return
+        n_bytes = _array_bytes(name, doc)
+        if self._copy_images and n_bytes:
+            doc = self._with_copies(raw_uid, doc)
+        must = name in STRUCTURAL
+        taken = self._workplace.put(raw_uid, name, doc, n_bytes, must=must, last=last)
+        if last:
+            self._open.discard(raw_uid)
             self._backlog.discard(raw_uid)
-        if self._worker.put((name, doc), must=must) or must or raw_uid in self._backlog:
+        if taken or must:
             return
         self._backlog.add(raw_uid)
-        self._worker.put((_BACKLOG, {"run_start": raw_uid}), must=True)
+        self._workplace.give_up(raw_uid, _OVERRUN)
         logger.error(
             "run %s: too many documents are waiting, the scan will have to be replayed", raw_uid
         )
 
-    # On the worker's thread --------------------------------------------------------------------
+    def _with_copies(self, raw_uid: str, doc: dict[str, Any]) -> dict[str, Any]:
+        """A document with copies of its images, whose arrays will be used again."""
+        data = {
+            key: self._workplace.keep(raw_uid, value) if isinstance(value, np.ndarray) else value
+            for key, value in doc["data"].items()
+        }
+        return {**doc, "data": data}
 
-    def _handle(self, item: tuple[str, dict[str, Any]]) -> None:
-        name, doc = item
-        if name == _BACKLOG:
-            self._runs.mark_backlog(doc["run_start"])
-            return
-        report = self._runs(name, doc)
-        if report is not None:
-            with self._lock:
-                self._reports.append(report)
+
+def _worker_config(worker: Any) -> WorkerConfig:
+    if isinstance(worker, WorkerConfig):
+        return worker
+    if worker == "process" or worker == "thread":
+        return WorkerConfig(kind=worker)
+    raise ConfigurationError(
+        f"worker: expected 'process', 'thread' or a WorkerConfig, got {worker!r}"
+    )
+
+
+def _array_bytes(name: str, doc: dict[str, Any]) -> int:
+    """Memory for the arrays inside an event or a page of events."""
+    if name == "event":
+        return sum(getattr(value, "nbytes", 0) for value in doc["data"].values())
+    if name == "event_page":
+        return sum(
+            len(values) * getattr(values[0], "nbytes", 0)
+            for values in doc["data"].values()
+            if len(values)
+        )
+    return 0

@@ -19,6 +19,9 @@ from .errors import ConfigurationError
 
 Model = TypeVar("Model", bound=BaseModel)
 
+DEFAULT_MODEL = "unet4-simulated-v1"
+"""Name of the model that ships with the package."""
+
 FilterName = Literal[
     "ramlak", "shepp", "cosine", "hann", "hamming", "parzen", "butterworth", "none"
 ]
@@ -263,6 +266,27 @@ class PublishingConfig(_Config):
         return self.model_copy(update={"directory": Path(template.format_map(values))})
 
 
+class WorkerConfig(_Config):
+    """Where and how the work is done. Nothing here decides a pixel."""
+
+    kind: Literal["process", "thread"] = "process"
+    """"thread": in the process of the RunEngine, which is weaker; the other settings are for a
+    process."""
+    threads: int | None = Field(default=None, ge=1)
+    """Threads of a computation on the CPU; None: as many as torch takes."""
+    nice: int = Field(default=19, ge=0, le=19)
+    """How much the process gives way to others: 19 is most."""
+    memory_gib: float | None = Field(default=None, gt=0.0)
+    """Most memory for documents, with the images inside them, of scans that are not finished; what
+    comes beyond is left out, and the scan has to be replayed. None: a quarter of the machine's."""
+    copy_images: bool = False
+    """The detector uses the array of an image again for the next one: copy it at once."""
+    hang_s: float = Field(default=600.0, gt=0.0)
+    """Seconds without getting on after which the process is killed, and another one takes over."""
+    linger_s: float = Field(default=3600.0, ge=0.0)
+    """Seconds for which the process finishes what it has after the program has ended."""
+
+
 class PlanSettings(_Config):
     """What a plan may say of its own scan, in ``md={"tomogan": {...}}``."""
 
@@ -325,6 +349,7 @@ class Profile(Settings):
     model: str | None = "default"
     """Name or path of a model; "default": the one that ships with the package; null: none."""
     device: str = "auto"
+    worker: WorkerConfig = WorkerConfig()
 
 
 def load_profile(path: Path | str) -> Profile:

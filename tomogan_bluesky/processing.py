@@ -64,13 +64,13 @@ class RunProcessor:
         finally:
             self._documents.close()
 
-    def mark_backlog(self) -> None:
-        """Some documents were not accepted, because too many were waiting."""
+    def mark_backlog(self, reason: str) -> None:
+        """Some documents were left out, and why."""
         self._record.fail(
             "intake",
             IntakeError(
-                "expected every document of the scan, but too many were waiting and some were left "
-                "out; the raw data are safe: replay the run to get its slices"
+                f"expected every document of the scan, but {reason}; the raw data are safe: replay "
+                "the run to get its slices"
             ),
         )
 

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
+
+from pydantic import TypeAdapter
 
 from .intake.sinogram import FrameAccount
 
@@ -72,6 +74,11 @@ class RunReport:
             **asdict(self),
             "volume_path": None if self.volume_path is None else str(self.volume_path),
         }
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Self:
+        """What `as_dict` has made."""
+        return TypeAdapter(cls).validate_python(content)
 
 
 class StageFailed(Exception):

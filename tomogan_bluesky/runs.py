@@ -8,7 +8,6 @@ from typing import Any
 
 from .engine import Engine
 from .processing import RunProcessor
-from .publish.documents import is_derived
 from .report import RunReport
 from .routing import Routing
 
@@ -16,30 +15,33 @@ from .routing import Routing
 class Runs:
     """Hands each document to its run; the same in a thread and in a process.
 
-    Called with (name, document); returns the report after the stop document of a scan. Runs that
-    were derived from others are left alone, and so are those whose start was not seen.
+    Called with (name, document); returns the report after the stop document of a scan. Documents of
+    runs whose start was not seen are left alone.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._runs: dict[str, RunProcessor] = {}
         self._routing = Routing()
+        self._given_up: dict[str, str] = {}  # before their start document came
 
     def __call__(self, name: str, doc: dict[str, Any]) -> RunReport | None:
         if name == "start":
-            if is_derived(doc):
-                return None
-            self._runs[doc["uid"]] = RunProcessor(self._engine, doc)
+            started = self._runs[doc["uid"]] = RunProcessor(self._engine, doc)
+            if doc["uid"] in self._given_up:
+                started.mark_backlog(self._given_up.pop(doc["uid"]))
         raw_uid = self._routing.run_of(name, doc)
         if name == "stop":
             self._routing.forget(raw_uid)
         run = self._runs.pop(raw_uid, None) if name == "stop" else self._runs.get(raw_uid)
         return None if run is None else run(name, doc)
 
-    def mark_backlog(self, raw_uid: str) -> None:
-        """Too many documents of a run were waiting, and some were refused."""
+    def give_up(self, raw_uid: str, reason: str) -> None:
+        """Documents of a run were left out, and why: its derived run will say so and fail."""
         if raw_uid in self._runs:
-            self._runs[raw_uid].mark_backlog()
+            self._runs[raw_uid].mark_backlog(reason)
+        else:
+            self._given_up[raw_uid] = reason
 
     @property
     def open(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from generators import NanDenoiser, export_untrained
 from scans import scan_documents
 
 from tomogan_bluesky import DenoisingConfig, ReconstructionConfig, TomoGANCallback
-from tomogan_bluesky.models.artifact import DEFAULT_MODEL
+from tomogan_bluesky.config import DEFAULT_MODEL
 
 
 def missing(tmp_path):

@@ -291,7 +291,7 @@ def test_a_slab_that_fails_is_published_as_nan_and_counted(monkeypatch):
 
 
 def test_too_many_waiting_documents_fail_that_scan_alone_and_never_block(monkeypatch, caplog):
-    monkeypatch.setattr("tomogan_bluesky.callback._QUEUE_LIMIT", 5)
+    monkeypatch.setattr("tomogan_bluesky.in_thread._QUEUE_LIMIT", 5)
     busy, free = threading.Event(), threading.Event()
 
     def slow(name, doc):

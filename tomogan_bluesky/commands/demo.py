@@ -44,8 +44,7 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ..callback import TomoGANCallback
-    from ..config import PublishingConfig, ReconstructionConfig
-    from ..models.artifact import DEFAULT_MODEL
+    from ..config import DEFAULT_MODEL, PublishingConfig, ReconstructionConfig
     from ..publish.catalog import TiledPublisher
     from ..publish.server import array_address, serve_catalog
     from ..recon.beam import Beam

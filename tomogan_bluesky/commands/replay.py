@@ -65,9 +65,8 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ..callback import TomoGANCallback
-    from ..config import PublishingConfig, ReconstructionConfig, ScanConfig
+    from ..config import DEFAULT_MODEL, PublishingConfig, ReconstructionConfig, ScanConfig
     from ..errors import ConfigurationError
-    from ..models.artifact import DEFAULT_MODEL
     from ..publish.catalog import find_run
     from ..publish.server import serve_catalog
     from ..replaying import replay

@@ -159,9 +159,8 @@ def _sources(args: argparse.Namespace) -> list[Any]:
 
 def _callback(args: argparse.Namespace) -> Any:
     from ..callback import TomoGANCallback
-    from ..config import Profile, load_profile
+    from ..config import DEFAULT_MODEL, Profile, load_profile
     from ..errors import ConfigurationError
-    from ..models.artifact import DEFAULT_MODEL
 
     publish = args.publish or args.tiled
     if publish is None:

@@ -31,7 +31,6 @@ from .generator import Generator, build_generator, parse_generator
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_MODEL = "unet4-simulated-v1"
 FORMAT_VERSION = 1
 
 _CARD = "card.json"  # the card's name inside the model file

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias, TypeGuard
+from typing import Any, Protocol, TypeAlias, TypeGuard, runtime_checkable
 
 from tiled.client.base import BaseClient
 
@@ -27,6 +27,41 @@ logger = logging.getLogger(__name__)
 
 Publish = Callable[[str, Mapping[str, Any]], Any]
 Target: TypeAlias = BaseClient | str | Publish
+
+
+@runtime_checkable
+class Elsewhere(Protocol):
+    """A target that is not reached from here; somebody else knows it, and its runs."""
+
+    def __call__(self, name: str, doc: Mapping[str, Any], /) -> Any: ...
+
+    def sink(self) -> Publish:
+        """A callable for the documents of one run; it may have `waiting`, as an `Outbox` has."""
+
+    def attempts(self, derivation: str) -> list[Attempt]:
+        """The attempts that are known there."""
+
+    def find_run(self, uid: str) -> Any:
+        """An archived run that is there, or None."""
+
+
+def as_targets(targets: Target | Iterable[Target]) -> list[Target]:
+    """One target or several as a list.
+
+    Raises
+    ------
+    ConfigurationError
+        A target that is neither a Tiled client, nor a string, nor callable.
+    """
+    single = isinstance(targets, BaseClient | str) or not isinstance(targets, Iterable)
+    targets = [targets] if single or callable(targets) else list(targets)
+    for target in targets:
+        if not (isinstance(target, BaseClient | str) or callable(target)):
+            raise ConfigurationError(
+                "publish: expected a Tiled client, an address, a profile name or a callable "
+                f"that takes (name, doc), got {type(target).__name__}"
+            )
+    return targets
 
 
 class Publishers:
@@ -50,21 +85,13 @@ class Publishers:
     def __init__(
         self, targets: Target | Iterable[Target], config: PublishingConfig | None = None
     ) -> None:
-        if isinstance(targets, BaseClient | str) or callable(targets):
-            targets = [targets]
-        self._targets = list(targets)
+        self._targets = as_targets(targets)
         self._clients: dict[str, BaseClient] = {}
         spool = Spool(default_folder(), 0.0)
         if config is not None:
             spool = Spool(config.spool or default_folder(), config.spool_gib)
         self._spool = spool if config is not None and config.spool_gib > 0 else None
         self._courier = Courier(spool, self._fresh_client)
-        for target in self._targets:
-            if not (isinstance(target, BaseClient | str) or callable(target)):
-                raise ConfigurationError(
-                    "publish: expected a Tiled client, an address, a profile name or a callable "
-                    f"that takes (name, doc), got {type(target).__name__}"
-                )
 
     def next_attempt(self, derivation: str, directory: Path | None) -> tuple[int, str | None]:
         """The number of the next attempt, and the uid of the final version where there is one.
@@ -78,15 +105,28 @@ class Publishers:
         PublishError
             A catalog can't be asked, and there is no spool.
         """
-        known = self._spool.attempts(derivation) if self._spool is not None else []
-        for target in self._targets:
-            if not _is_callable(target):
-                known += self._attempts(target, derivation)
+        known = self.attempts(derivation)
         final = next((a.uid for a in known if a.exit_status == "success"), None)
         number = max((a.attempt for a in known), default=0) + 1
         while directory and volume_path(directory, derived_uid(derivation, number)).exists():
             number += 1
         return number, final
+
+    def attempts(self, derivation: str) -> list[Attempt]:
+        """The attempts that are known, in the catalogs and in the spool.
+
+        Raises
+        ------
+        PublishError
+            As in `next_attempt`.
+        """
+        known = self._spool.attempts(derivation) if self._spool is not None else []
+        for target in self._targets:
+            if isinstance(target, Elsewhere):
+                known += target.attempts(derivation)
+            elif not _is_callable(target):
+                known += self._attempts(target, derivation)
+        return known
 
     def _attempts(self, target: BaseClient | str, derivation: str) -> list[Attempt]:
         name = _name_of(target)
@@ -116,7 +156,11 @@ class Publishers:
             A catalog can't be reached.
         """
         for target in self._targets:
-            if not _is_callable(target):
+            if isinstance(target, Elsewhere):
+                run = target.find_run(uid)
+                if run is not None:
+                    return run
+            elif not _is_callable(target):
                 with (
                     self._forgotten_on_error(target),
                     explain_request("Tiled to say if it has a run"),
@@ -140,6 +184,8 @@ class Publishers:
             self._forget(name)
 
     def _sink(self, target: Target) -> Publish:
+        if isinstance(target, Elsewhere):
+            return target.sink()
         if _is_callable(target):
             return target
         return Outbox(
@@ -201,7 +247,7 @@ class Broadcast:
     @property
     def waiting(self) -> list[str]:
         """Why the run waits in the spool, for each target that is away."""
-        return [sink.waiting for sink in self._sinks if isinstance(sink, Outbox) and sink.waiting]
+        return [why for sink in self._sinks if (why := getattr(sink, "waiting", None))]
 
     @property
     def reached_any(self) -> bool:

@@ -6,10 +6,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from tomogan_bluesky.config import DEFAULT_MODEL
 from tomogan_bluesky.errors import ModelError, ModelNotFoundError
 from tomogan_bluesky.models import artifact
 from tomogan_bluesky.models.artifact import (
-    DEFAULT_MODEL,
     ModelCard,
     TrainedOn,
     export_model,

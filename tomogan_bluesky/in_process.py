@@ -1,0 +1,316 @@
+"""Runs that are processed in a process of their own: the RunEngine's side.
+
+Enter: documents. Leave: reports. Derived runs that go to a client or a callable of this process
+come back document by document and are published here, on a thread; for addresses and profiles the
+worker makes its own client.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from .config import PublishingConfig, Settings, WorkerConfig
+from .errors import ConfigurationError
+from .intake.archive import CatalogFrames, documents
+from .intake.frames import StoredFrame
+from .publish.catalog import Attempt
+from .publish.documents import ORIGINAL_RUN
+from .publish.publishers import Publish, Target
+from .report import RunReport
+from .worker.process import ProcessWorker
+from .worker.wire import Other
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int], None]
+
+_GIB = 1 << 30
+# Seconds for documents that wait to reach the worker, when this process is about to end.
+_FLUSH_S = 10.0
+
+
+class InProcess:
+    """See `callback.Workplace`.
+
+    Parameters
+    ----------
+    targets : sequence of Target
+    model : str, Path or None
+    settings : Settings
+    config : WorkerConfig
+    plan_wins, device, again, progress
+        As in `engine.Engine`.
+    report : callable
+        Called with each `RunReport`.
+
+    Raises
+    ------
+    ConfigurationError
+        A model that is neither a name nor a path.
+    """
+
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        model: Any,
+        settings: Settings,
+        config: WorkerConfig,
+        *,
+        plan_wins: bool,
+        device: str,
+        again: bool,
+        progress: Progress | None,
+        report: Callable[[RunReport], None],
+    ) -> None:
+        self._desk = Desk(targets, settings.publishing, progress, report)
+        self._worker = ProcessWorker(
+            "tomogan_bluesky.remote:make_runs",
+            {
+                "targets": [target if isinstance(target, str) else None for target in targets],
+                "model": _portable(model),
+                "settings": settings.model_dump(mode="json"),
+                "plan_wins": plan_wins,
+                "device": device,
+                "again": again,
+                "threads": config.threads,
+            },
+            self._desk,
+            limit_bytes=_memory_bytes(config),
+            hang_s=config.hang_s,
+            nice=config.nice,
+            linger_s=config.linger_s,
+            environment={"OMP_WAIT_POLICY": "PASSIVE"},
+            share=config.copy_images,
+        )
+
+    def put(
+        self, raw_uid: str, name: str, doc: dict[str, Any], n_bytes: int, *, must: bool, last: bool
+    ) -> bool:
+        return self._worker.put(raw_uid, (name, doc), n_bytes=n_bytes, must=must, last=last)
+
+    def give_up(self, raw_uid: str, reason: str) -> None:
+        self._worker.give_up(raw_uid, reason)
+
+    def keep(self, raw_uid: str, array: Any) -> Any:
+        return self._worker.place(raw_uid, array)
+
+    def join(self, timeout: float | None) -> bool:
+        return self._worker.join(timeout)
+
+    def close(self, timeout: float | None) -> bool:
+        ended = self._worker.close(timeout)
+        if ended:
+            self._desk.close()
+        return ended
+
+    def abandon(self) -> None:
+        self._worker.abandon(_FLUSH_S)
+
+    @property
+    def pid(self) -> int | None:
+        """Of the worker process, while there is one."""
+        return self._worker.pid
+
+
+class Desk:
+    """What the worker process asks of this one; a `worker.process.Owner`.
+
+    Parameters
+    ----------
+    targets : sequence of Target
+        Those that are strings are the worker's own affair.
+    config : PublishingConfig
+    progress, report : callables
+    """
+
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        config: PublishingConfig,
+        progress: Progress | None,
+        report: Callable[[RunReport], None],
+    ) -> None:
+        self._publishers = {
+            index: Publishers(target, config)
+            for index, target in enumerate(targets)
+            if not isinstance(target, str)
+        }
+        self._progress, self._report = progress, report
+        # By raw run, until it is finished: the derived runs that were published here, and the
+        # frames that the worker may ask for.
+        self._published: dict[str, list[_Published]] = {}
+        self._frames: dict[str, dict[int, CatalogFrames]] = {}
+        self._handles = count(1)
+        self._now: dict[int, _Published] = {}  # by the number that the worker has for it
+        self._odd: set[type] = set()
+
+    def result(self, group: str, result: Any) -> None:
+        self._forget(group)
+        if result is not None:
+            self._report(RunReport.from_dict(result))
+
+    def lost(self, group: str, reason: str) -> None:
+        self._forget(group)
+        reason = f"worker: {reason}; the raw data are safe: replay the run to get its slices"
+        logger.error("run %s: %s", group, reason)
+        self._report(RunReport(group, None, "fail", reason))
+
+    def interrupted(self, groups: list[str]) -> None:
+        """Close the derived runs that were begun here: others will be made in their place."""
+        for group in groups:
+            for run in self._published.get(group, []):
+                if run.exit_status is None:
+                    run.exit_status = "fail"
+                    self._close(run)
+
+    def message(self, message: Any) -> None:
+        if self._progress is not None:
+            self._progress(*message)
+
+    def call(self, method: str, args: list[Any]) -> Any:
+        match method, args:
+            case "publish", [index, number, name, doc]:
+                return self._publish(index, number, name, doc)
+            case "attempts", [index, derivation]:
+                return [asdict(attempt) for attempt in self._attempts(index, derivation)]
+            case "documents", [index, uid]:
+                return self._documents(index, uid)
+            case "read", [handle, {"block": block}, rows]:
+                return self._find(handle).read(slice(*block), slice(*rows))
+            case "read", [handle, {"single": indices}, rows]:
+                return self._find(handle).read(indices, slice(*rows))
+        raise AssertionError(f"a worker of another version? It asked for {method!r}")
+
+    def replace(self, group: str, value: Any) -> Any:
+        if isinstance(value, StoredFrame):
+            handle, about = self._handle(group, value.source)
+            return Other([handle, value.index, about])
+        if hasattr(value, "dtype") or isinstance(value, Other):
+            return value
+        if type(value) not in self._odd:
+            self._odd.add(type(value))
+            logger.warning(
+                "run %s: expected plain values and arrays in documents, got a %s; its text is used",
+                group,
+                type(value).__name__,
+            )
+        return str(value)
+
+    # Publishing --------------------------------------------------------------------------------
+
+    def _publish(self, index: int, number: int, name: str, doc: dict[str, Any]) -> str | None:
+        """Publish a document; returns why its run waits in the spool, where it does."""
+        if name == "start":
+            run = _Published(
+                self._publishers[index].broadcast(),
+                index,
+                doc["uid"],
+                doc["derivation"],
+                doc["attempt"],
+            )
+            self._now[number] = run
+            self._published.setdefault(doc[ORIGINAL_RUN], []).append(run)
+        run = self._now[number]
+        run.emit(name, doc)
+        if name == "stop":
+            run.exit_status = doc["exit_status"]
+            del self._now[number]
+        run.emit.check()
+        return next(iter(run.emit.waiting), None)
+
+    def _attempts(self, index: int, derivation: str) -> list[Attempt]:
+        # A callable remembers nothing, so we do, for as long as a worker may take a run up again.
+        known = {
+            run.uid: Attempt(run.uid, run.attempt, run.exit_status)
+            for runs in list(self._published.values())
+            for run in runs
+            if run.index == index and run.derivation == derivation
+        }
+        known |= {a.uid: a for a in self._publishers[index].attempts(derivation)}
+        return list(known.values())
+
+    def _close(self, run: "_Published") -> None:
+        stop = {
+            "uid": str(uuid4()),
+            "time": time.time(),
+            "run_start": run.uid,
+            "exit_status": "fail",
+            "reason": "the worker process ended while it made this run; another attempt follows",
+            "num_events": {},
+        }
+        run.emit("stop", stop)  # which logs what goes wrong
+
+    # Frames ------------------------------------------------------------------------------------
+
+    def _documents(self, index: int, uid: str) -> Iterable[Any] | None:
+        run = self._publishers[index].find_run(uid)
+        return None if run is None else list(documents(run))
+
+    def _handle(self, group: str, source: Any) -> tuple[int, dict[str, Any]]:
+        known = self._frames.setdefault(group, {})
+        for handle, frames in known.items():
+            if frames is source:
+                return handle, describe(source)
+        handle = next(self._handles)
+        known[handle] = source
+        return handle, describe(source)
+
+    def _find(self, handle: int) -> CatalogFrames:
+        return next(known[handle] for known in list(self._frames.values()) if handle in known)
+
+    def close(self) -> None:
+        """Let go of what was made to publish."""
+        for publishers in self._publishers.values():
+            publishers.close()
+
+    def _forget(self, group: str) -> None:
+        self._published.pop(group, None)
+        self._frames.pop(group, None)
+
+
+@dataclass
+class _Published:
+    """A derived run on its way to one target."""
+
+    emit: Broadcast
+    index: int
+    uid: str
+    derivation: str
+    attempt: int
+    exit_status: str | None = None
+
+
+def describe(frames: CatalogFrames) -> dict[str, Any]:
+    """What can be known of frames in a catalog without reading them."""
+    return {
+        "dtype": frames.dtype.str,
+        "frame_shape": list(frames.frame_shape),
+        "frames_a_point": frames.frames_a_point,
+        "count": frames.count(0),
+        "resource": frames.resource,
+    }
+
+
+def _memory_bytes(config: WorkerConfig) -> int:
+    if config.memory_gib is not None:
+        return int(config.memory_gib * _GIB)
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+
+
+def _portable(model: Any) -> str | None:
+    """A model by its name or its path."""
+    if model is None:
+        return None
+    if not isinstance(model, str | Path):
+        raise ConfigurationError(
+            f"model: expected a name or a path, got a {type(model).__name__}, which can't go to "
+            "the worker process; export it to a file, or use worker='thread'"
+        )
+    path = Path(model)
+    return str(path.absolute() if path.exists() else model)

@@ -1,0 +1,82 @@
+"""Runs that are processed on a thread of the RunEngine's process.
+
+Enter: documents. Leave: reports. Weaker than `in_process`: what takes this process down takes the
+scan down, and computation shares the interpreter with the RunEngine.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .config import Settings
+from .denoise import Denoiser
+from .engine import Engine, Progress
+from .publish.publishers import Publishers
+from .report import RunReport
+from .runs import Runs
+from .worker.thread import ThreadWorker
+
+# Documents that wait for the worker. A scan of 10,000 projections fits many times over; the bound
+# is there so that a worker that hangs for hours does not take the memory of the beamline.
+_QUEUE_LIMIT = 100_000
+
+
+class InThread:
+    """See `callback.Workplace`.
+
+    Parameters
+    ----------
+    publishers, model, settings, plan_wins, device, again, progress
+        As in `Engine`.
+    report : callable
+        Called with each `RunReport`.
+    """
+
+    def __init__(
+        self,
+        publishers: Publishers,
+        model: str | Path | Denoiser | None,
+        settings: Settings,
+        *,
+        plan_wins: bool,
+        device: str,
+        again: bool,
+        progress: Progress | None,
+        report: Callable[[RunReport], None],
+    ) -> None:
+        self._publishers = publishers
+        self._runs = Runs(Engine(publishers, model, settings, plan_wins, device, again, progress))
+        self._report = report
+        self._worker = ThreadWorker(self._handle, "worker", _QUEUE_LIMIT)
+
+    def put(
+        self, raw_uid: str, name: str, doc: dict[str, Any], n_bytes: int, *, must: bool, last: bool
+    ) -> bool:
+        return self._worker.put((raw_uid, name, doc), must=must)
+
+    def give_up(self, raw_uid: str, reason: str) -> None:
+        self._worker.put((raw_uid, None, reason), must=True)
+
+    def keep(self, raw_uid: str, array: Any) -> Any:
+        return array.copy()
+
+    def join(self, timeout: float | None) -> bool:
+        return self._worker.join(timeout)
+
+    def close(self, timeout: float | None) -> bool:
+        ended = self._worker.close(timeout)
+        if ended:
+            self._publishers.close()
+        return ended
+
+    def abandon(self) -> None:
+        """The thread ends with the program."""
+
+    def _handle(self, item: tuple[str, str | None, Any]) -> None:
+        raw_uid, name, content = item
+        if name is None:
+            self._runs.give_up(raw_uid, content)
+            return
+        report = self._runs(name, content)
+        if report is not None:
+            self._report(report)
