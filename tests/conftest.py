@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -70,9 +71,23 @@ def client(catalog):
     return catalog.client()
 
 
+def ours() -> set[str]:
+    """Our threads, and our worker processes."""
+    threads = {t.name for t in threading.enumerate() if t.name.startswith("tomogan-")}
+    children = Path("/proc/self/task").glob("*/children")
+    pids = {pid for file in children for pid in file.read_text().split()}
+    workers = set()
+    for pid in pids:
+        with suppress(OSError):  # it has just ended
+            if b"tomogan_bluesky.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                workers.add(f"process {pid}")
+    return threads | workers
+
+
 @pytest.fixture(autouse=True)
-def no_thread_survives():
-    """Fail a test that leaves one of our threads behind."""
+def nothing_survives():
+    """Fail a test that leaves a thread or a process of ours behind."""
+    before = ours()
     yield
-    survivors = [t.name for t in threading.enumerate() if t.name.startswith("tomogan-")]
-    assert not survivors, f"threads left behind: {survivors}; close() what started them"
+    survivors = ours() - before
+    assert not survivors, f"left behind: {survivors}; close() what started them"

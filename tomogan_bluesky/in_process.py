@@ -21,7 +21,7 @@ from .intake.archive import CatalogFrames, documents
 from .intake.frames import StoredFrame
 from .publish.catalog import Attempt
 from .publish.documents import ORIGINAL_RUN
-from .publish.publishers import Publish, Target
+from .publish.publishers import Target
 from .report import RunReport
 from .worker.process import ProcessWorker
 from .worker.wire import Other
@@ -147,7 +147,7 @@ class Desk:
         self._published: dict[str, list[_Published]] = {}
         self._frames: dict[str, dict[int, CatalogFrames]] = {}
         self._handles = count(1)
-        self._now: dict[int, _Published] = {}  # by the number that the worker has for it
+        self._now: dict[tuple[int, int], _Published] = {}  # by the worker's number for it
         self._odd: set[type] = set()
 
     def result(self, group: str, result: Any) -> None:
@@ -214,13 +214,13 @@ class Desk:
                 doc["derivation"],
                 doc["attempt"],
             )
-            self._now[number] = run
+            self._now[index, number] = run
             self._published.setdefault(doc[ORIGINAL_RUN], []).append(run)
-        run = self._now[number]
+        run = self._now[index, number]
         run.emit(name, doc)
         if name == "stop":
             run.exit_status = doc["exit_status"]
-            del self._now[number]
+            del self._now[index, number]
         run.emit.check()
         return next(iter(run.emit.waiting), None)
 

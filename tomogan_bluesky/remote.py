@@ -28,15 +28,13 @@ from .worker.host import Link
 logger = logging.getLogger(__name__)
 
 
-_SINKS = count(1)  # by this number the other side knows a run
-
-
 class RemoteRuns:
     """The handler of a worker process: one group of items is one raw run."""
 
     def __init__(self, link: Link, engine: Engine) -> None:
         self._link = link
         self._runs = Runs(engine)
+        self._publishers = engine.publishers
         self._sources: WeakValueDictionary[int, RemoteFrames] = WeakValueDictionary()
 
     def __call__(self, group: str, item: Sequence[Any]) -> dict[str, Any] | None:
@@ -54,6 +52,7 @@ class RemoteRuns:
                 "it to get its slices",
                 uid,
             )
+        self._publishers.close()
 
     def decode(self, value: Sequence[Any]) -> StoredFrame:
         """A frame that the other side keeps."""
@@ -116,6 +115,7 @@ class RemoteTarget:
     def __init__(self, link: Link, index: int) -> None:
         self._link = link
         self._index = index
+        self._numbers = count(1)
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
         """Not for runs: `sink` is."""
@@ -123,7 +123,7 @@ class RemoteTarget:
 
     def sink(self) -> "RemoteSink":
         """For one run."""
-        return RemoteSink(partial(self._call, "publish", next(_SINKS)))
+        return RemoteSink(partial(self._call, "publish", next(self._numbers)))
 
     def attempts(self, derivation: str) -> list[Attempt]:
         """The attempts at a derivation that are known there."""

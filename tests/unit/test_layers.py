@@ -126,6 +126,11 @@ def test_importing_the_package_leaves_torch_out():
     assert not loaded_by("import tomogan_bluesky") & {"torch", "bluesky", "tiled", "h5py"}
 
 
+def test_a_callback_with_a_process_leaves_torch_to_it():
+    made = "from tomogan_bluesky import TomoGANCallback as C; C(print, worker='process')"
+    assert "torch" not in loaded_by(made)
+
+
 def test_help_leaves_torch_out():
     assert "torch" not in loaded_by("import tomogan_bluesky.cli as c; c.make_parser()")
 

@@ -2,8 +2,8 @@
 
 Enters and leaves: what documents are made of (mappings, lists, text, numbers, bytes, None, arrays
 and scalars of numpy). A message is msgpack; the arrays travel behind it as they lie in memory, so
-that nobody holds the interpreter while pixels are copied. Values keep their types and bits, apart
-from tuples, which become lists. There is no pickle anywhere.
+that nobody holds the interpreter while pixels are copied. Values keep their types and bits; only
+tuples become lists, and float64 scalars become floats. There is no pickle anywhere.
 """
 
 import socket
