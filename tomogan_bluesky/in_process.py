@@ -21,7 +21,7 @@ from .intake.archive import CatalogFrames, documents
 from .intake.frames import StoredFrame
 from .publish.catalog import Attempt
 from .publish.documents import ORIGINAL_RUN
-from .publish.publishers import Target
+from .publish.publishers import Broadcast, Publishers, Target
 from .report import RunReport
 from .worker.process import ProcessWorker
 from .worker.wire import Other
