@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from tomogan_bluesky.models.artifact import ModelCard, TrainedOn, export_model
-from tomogan_bluesky.models.generator import build_generator
+from tomogan_bluesky.models.generator import build_generator, describe_generator
 
 CARD = ModelCard(
     name="untrained",
@@ -16,13 +16,20 @@ CARD = ModelCard(
 )
 
 
-def export_untrained(path: Path, depth: int = 1) -> Path:
+def export_untrained(path: Path) -> Path:
     """A model file whose generator returns its input."""
-    export_model(
-        build_generator("unet4", base=4, depth=depth),
-        CARD.model_copy(update={"depth": depth}),
-        path,
-    )
+    export_model(build_generator("unet4", base=4), CARD, path)
+    return path
+
+
+def export_deep(path: Path, network: str = "unet4", depth: int = 3) -> Path:
+    """A model file of several adjacent slices, all of which count."""
+    torch.manual_seed(3)
+    small = {"unet4": 4, "unet3d": 2}
+    generator = build_generator(network, base=small[network], depth=depth)
+    torch.nn.init.normal_(generator.body.head.weight)
+    text = describe_generator(network, {"base": small[network], "depth": depth})
+    export_model(generator, CARD.model_copy(update={"depth": depth, "network": text}), path)
     return path
 
 

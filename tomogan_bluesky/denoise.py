@@ -4,18 +4,32 @@ Enters: slices (slice, y, x) in 1/pixel. Leaves: slices of the same shape and un
 each slice is estimated from the slice itself, unless it is given.
 """
 
+import logging
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
 from .config import ReconstructionConfig
 from .errors import ConfigurationError, ModelError
-from .models.artifact import ModelCard, load_model, model_sha256
+from .models.artifact import ModelCard, load_model, model_sha256, network_of
+from .tiles import Tiling
+from .windows import Denoiser, WindowedDenoiser, window_indices
+
+__all__ = [
+    "Denoiser",
+    "TorchScriptDenoiser",
+    "WindowedDenoiser",
+    "check_reconstruction",
+    "estimate_noise",
+]
+
+logger = logging.getLogger(__name__)
 
 # Noise is looked for within this fraction of the half width around the centre, where the sample
 # is: outside the circle that all projections see, a reconstruction means nothing.
 _NOISE_RADIUS = 0.7
+# Wider images are cut into tiles of this width: at 2048 columns unet4 needs about a gigabyte.
+_LARGEST_WHOLE = 2048
 # Median of the absolute value of a standard normal variable.
 _NORMAL_MAD = 0.6745
 
@@ -57,30 +71,6 @@ def estimate_noise(slices: torch.Tensor) -> torch.Tensor:
     return details[:, disc].abs().median(dim=1).values / _NORMAL_MAD
 
 
-def window_indices(i: int, n_slices: int, depth: int) -> list[int]:
-    """The `depth` slices around slice i of a volume, mirrored about the volume's end slices.
-
-    A volume of one slice is repeated.
-    """
-    if n_slices == 1:
-        return [0] * depth
-    period = 2 * (n_slices - 1)
-    folded = ((i + k - depth // 2) % period for k in range(depth))
-    return [min(k, period - k) for k in folded]
-
-
-class Denoiser(Protocol):
-    """What denoises a slab: slices (slice, y, x) in 1/pixel to slices of the same shape and units.
-
-    A slice's result does not depend on the slices beside it in the slab.
-    """
-
-    card: ModelCard
-    sha256: str
-
-    def __call__(self, slices: torch.Tensor) -> torch.Tensor: ...
-
-
 class TorchScriptDenoiser:
     """A denoiser from a model file, one slice after another.
 
@@ -95,6 +85,8 @@ class TorchScriptDenoiser:
         "cpu", "cuda", …; "auto" is the GPU where there is one.
     noise : float, optional
         Standard deviation of the noise of all slices in 1/pixel; None: estimated for each slice.
+    tile : int, optional
+        Width of the tiles that larger slices are cut into (see `tiles`), in pixels; None: 2048.
 
     Attributes
     ----------
@@ -105,13 +97,17 @@ class TorchScriptDenoiser:
     Raises
     ------
     ModelNotFoundError, ModelError
-        No such model; a file that can't be used, or a model of more than one slice at once.
+        No such model, or a file that can't be used.
     ConfigurationError
-        A negative noise.
+        A negative noise; tiles that are too small for the network.
     """
 
     def __init__(
-        self, path_or_name: Path | str, device: str = "cpu", noise: float | None = None
+        self,
+        path_or_name: Path | str,
+        device: str = "cpu",
+        noise: float | None = None,
+        tile: int | None = None,
     ) -> None:
         if noise is not None and not 0 <= noise < float("inf"):
             raise ConfigurationError(f"noise: expected 0 or more, in 1/pixel, got {noise}")
@@ -121,42 +117,49 @@ class TorchScriptDenoiser:
         self._noise = noise
         self._module, self.card = load_model(path_or_name, self.device)
         self.sha256 = model_sha256(path_or_name)
-        if self.card.depth != 1:
+        network = network_of(self.card)
+        if network.depth != self.card.depth:
             raise ModelError(
-                f"model {self.card.name!r}: expected a depth of 1 slice, got {self.card.depth}; "
-                "this version denoises slice by slice"
+                f"model {self.card.name!r}: its card says a depth of {self.card.depth} slices, but "
+                f"names the network {self.card.network}, which takes {network.depth}; export it "
+                "again"
             )
+        self._tiling = Tiling(tile or _LARGEST_WHOLE, network.reach, network.multiple)
 
     @torch.no_grad()
-    def __call__(self, slices: torch.Tensor) -> torch.Tensor:
+    def __call__(self, slices: torch.Tensor, context: tuple[int, int] = (0, 0)) -> torch.Tensor:
         """Denoise slices.
 
         Parameters
         ----------
         slices : torch.Tensor, float32, shape (slice, y, x)
             In 1/pixel, on any device.
+        context : tuple of int
+            How many slices at the beginning and at the end are there as neighbours alone.
 
         Returns
         -------
         torch.Tensor, float32, shape (slice, y, x)
-            In 1/pixel, on the device of `slices`.
+            In 1/pixel, on the device of `slices`; without the context.
 
         Raises
         ------
         ModelError
             Another shape, or a result that is not finite.
         """
-        denoised = torch.empty_like(slices)
-        for i, slice_ in enumerate(slices):
-            x = slice_[None].to(self.device)
-            level = estimate_noise(x) if self._noise is None else x.new_tensor([self._noise])
+        first, last = context[0], len(slices) - context[1]
+        denoised = torch.empty_like(slices[first:last])
+        for i, out in zip(range(first, last), denoised, strict=True):
+            x = slices[window_indices(i, len(slices), self.card.depth)].to(self.device)
+            middle = x[self.card.depth // 2][None]
+            level = estimate_noise(middle) if self._noise is None else x.new_tensor([self._noise])
             x = x[None].contiguous(memory_format=torch.channels_last)
-            denoised[i] = self._module(x, level)[0, 0]
-            if not torch.isfinite(denoised[i]).all():
-                came = "finite" if torch.isfinite(slice_).all() else "not finite either"
+            out.copy_(self._tiling(self._module, x, level)[0, 0])
+            if not torch.isfinite(out).all():
+                came = "finite" if torch.isfinite(slices[i]).all() else "not finite either"
                 raise ModelError(
-                    f"model {self.card.name!r}: expected finite values, but the denoised slice {i} "
-                    f"of {len(slices)} is not; its reconstruction is {came}"
+                    f"model {self.card.name!r}: expected finite values, but the denoised slice "
+                    f"{i - first} of {len(denoised)} is not; its reconstruction is {came}"
                 )
         return denoised
 

@@ -65,7 +65,8 @@ class Engine:
         ModelNotFoundError, ModelError
         """
         if isinstance(self.model, str | Path):
+            denoising = self.settings.denoising
             self.model = TorchScriptDenoiser(
-                self.model, device=self.resolved_device(), noise=self.settings.denoising.noise
+                self.model, self.resolved_device(), denoising.noise, denoising.tile
             )
         return self.model

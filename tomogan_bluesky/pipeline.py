@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from .config import PreprocessingConfig, ReconstructionConfig
-from .denoise import Denoiser
+from .denoise import Denoiser, WindowedDenoiser
 from .errors import ReconstructionError, RotationCentreError
 from .geometry import ScanGeometry
 from .recon.backends import make_reconstructor
@@ -74,7 +74,7 @@ class SlabPipeline:
         Of the recorded frames.
     config : ReconstructionConfig
     denoiser : Denoiser or None
-        None: `denoise` must not be called.
+        None: there is none.
     fields : Fields
         Of the whole detector.
     device : str
@@ -87,6 +87,8 @@ class SlabPipeline:
 
     Attributes
     ----------
+    windows : WindowedDenoiser or None
+        Denoises the reconstructed slabs, one after another.
     preprocess : Preprocessing
     geometry : ScanGeometry
         Of what is reconstructed.
@@ -110,7 +112,7 @@ class SlabPipeline:
             )
         self._recorded = geometry
         self._slab_rows = config.slab_rows
-        self._denoiser = denoiser
+        self.windows = None if denoiser is None else WindowedDenoiser(denoiser)
         self.preprocess = Preprocessing(
             config.preprocessing, fields, config.minimum_transmission, device
         )
@@ -177,18 +179,6 @@ class SlabPipeline:
     def _slab(self, part: "_Part", rows: slice) -> tuple[torch.Tensor, int]:
         attenuation, n_clamped = part.attenuation()
         return self.reconstruct(attenuation[rows]), n_clamped
-
-    def denoise(self, slices: torch.Tensor) -> torch.Tensor:
-        """Denoise one slab: (slice, y, x) in, the same shape out, 1/pixel.
-
-        Raises
-        ------
-        ModelError
-            The generator's output is not finite.
-        """
-        if self._denoiser is None:
-            raise ValueError("denoise: this pipeline was made without a denoiser")
-        return self._denoiser(slices)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ a run is kept, logged, written into the derived stop document, and reported.
 
 import json
 import logging
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,7 @@ from .errors import ConfigurationError, IntakeError, ModelError
 from .geometry import ScanGeometry
 from .intake.documents import ScanDocuments
 from .intake.sinogram import FrameAccount, FrameStore, Scan
-from .pipeline import SlabPipeline, find_rotation_centre
+from .pipeline import Slab, SlabPipeline, find_rotation_centre
 from .publish.documents import DerivedRun, derivation_of
 from .recon.centre import CentreEstimate
 from .recon.preprocess import Fields
@@ -119,7 +120,7 @@ class RunProcessor:
             with record.stage("publish"):
                 derived.start()
             if scan is not None and pipeline is not None:
-                self._slabs(scan, rows, pipeline, derived, denoiser is not None, counts)
+                self._slabs(scan, rows, pipeline, derived, counts)
         status = self._exit_status()
         frames = self._account()
         with suppress(StageFailed), record.stage("publish"):
@@ -223,43 +224,79 @@ class RunProcessor:
         rows: tuple[int, int],
         pipeline: SlabPipeline,
         derived: DerivedRun,
-        denoise: bool,
         counts: "_Counts",
     ) -> None:
-        """Reconstruct, denoise and publish slab by slab; a slab that fails is published as NaN."""
-        engine, record = self._engine, self._record
+        """Reconstruct, denoise and publish slab by slab; a slab that fails is published as NaN.
+
+        A slab is published when the slices after it that its denoising looks at are there.
+        """
+        record, windows = self._record, pipeline.windows
         with record.stage("reconstruct"):
             first, last = pipeline.preprocess.rows_within(*rows)
+        counts.expected = last - first
         n = pipeline.geometry.n_columns
-        quantities = ("reconstruction", "denoised") if denoise else ("reconstruction",)
+        quantities = ("reconstruction",) if windows is None else ("reconstruction", "denoised")
         with record.stage("publish"):
             derived.open_volume((last - first, n, n), quantities, scalars=("detector_row",))
         slabs = pipeline.slabs(first, last, scan.slabs)
+        waiting: deque[_Waiting] = deque()
+
+        def publish_the_rest() -> None:
+            if windows is not None:
+                windows.end()
+            self._publish_ready(waiting, pipeline, derived, first, counts)
+
         while True:
-            with record.stage("intake"):
-                slab = next(slabs, None)
+            try:
+                with record.stage("intake"):
+                    slab = next(slabs, None)
+            except StageFailed:
+                publish_the_rest()
+                raise
             if slab is None:
-                return
-            n_slices = slab.last - slab.first
-            volumes = {name: np.full((n_slices, n, n), np.nan, np.float32) for name in quantities}
+                return publish_the_rest()
+            shape = (slab.last - slab.first, n, n)
+            volumes = {name: np.full(shape, np.nan, np.float32) for name in quantities}
+            slices = None
+            with suppress(StageFailed), record.stage("reconstruct"):
+                slices, n_clamped = slab.reconstruct()
+                volumes["reconstruction"] = slices.cpu().numpy()
+                counts.clamped += n_clamped
+            waiting.append(_Waiting(slab, volumes, slices is not None))
+            if windows is not None and slices is not None:
+                windows.add(slices)
+            elif windows is not None:
+                windows.end()
+            self._publish_ready(waiting, pipeline, derived, first, counts)
+
+    def _publish_ready(
+        self,
+        waiting: "deque[_Waiting]",
+        pipeline: SlabPipeline,
+        derived: DerivedRun,
+        first: int,
+        counts: "_Counts",
+    ) -> None:
+        """Denoise and publish the slabs at the head of the queue whose neighbours are there."""
+        record, windows = self._record, pipeline.windows
+        while waiting and (windows is None or not waiting[0].reconstructed or windows.ready):
+            done = waiting.popleft()
             failures = record.n_failures
-            with suppress(StageFailed):
-                with record.stage("reconstruct"):
-                    slices, n_clamped = slab.reconstruct()
-                    volumes["reconstruction"] = slices.cpu().numpy()
-                    counts.clamped += n_clamped
-                if denoise:
-                    with record.stage("denoise"):
-                        volumes["denoised"] = pipeline.denoise(slices).cpu().numpy()
-            detector_rows = map(pipeline.preprocess.recorded_row, range(slab.first, slab.last))
+            if windows is not None and done.reconstructed:
+                with suppress(StageFailed), record.stage("denoise"):
+                    done.volumes["denoised"] = windows.take().cpu().numpy()
+            failed = not done.reconstructed or record.n_failures > failures
+            rows = range(done.slab.first, done.slab.last)
             with record.stage("publish"):
                 derived.write_slab(
-                    slab.first - first, volumes, {"detector_row": list(detector_rows)}
+                    done.slab.first - first,
+                    done.volumes,
+                    {"detector_row": [pipeline.preprocess.recorded_row(row) for row in rows]},
                 )
-            counts.slices += n_slices
-            counts.failed_slices += n_slices * (record.n_failures > failures)
-            if engine.progress is not None:
-                engine.progress(self._raw_uid, counts.slices, last - first)
+            counts.slices += len(rows)
+            counts.failed_slices += len(rows) * failed
+            if self._engine.progress is not None:
+                self._engine.progress(self._raw_uid, counts.slices, counts.expected)
 
     def _remember_references(self) -> None:
         """Keep darks and flats that were recorded in a run of their own for runs to come."""
@@ -327,7 +364,17 @@ class RunProcessor:
 
 
 @dataclass
+class _Waiting:
+    """A slab that was reconstructed, or could not be, and was not published yet."""
+
+    slab: Slab
+    volumes: dict[str, np.ndarray]
+    reconstructed: bool
+
+
+@dataclass
 class _Counts:
+    expected: int = 0
     slices: int = 0
     failed_slices: int = 0
     clamped: int = 0

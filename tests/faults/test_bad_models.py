@@ -4,11 +4,13 @@ import re
 
 import numpy as np
 import pytest
-from generators import NanDenoiser, export_untrained
+from generators import CARD, NanDenoiser, export_untrained
 from scans import scan_documents
 
 from tomogan_bluesky import DenoisingConfig, ReconstructionConfig, TomoGANCallback
 from tomogan_bluesky.config import DEFAULT_MODEL
+from tomogan_bluesky.models.artifact import export_model
+from tomogan_bluesky.models.generator import build_generator
 
 
 def missing(tmp_path):
@@ -26,7 +28,10 @@ def corrupt(tmp_path):
 
 
 def wrong_depth(tmp_path):
-    return export_untrained(tmp_path / "deep.ts", depth=3), r"depth of 1 slice, got 3"
+    """A card that says one thing of a network that is another."""
+    path, card = tmp_path / "deep.ts", CARD.model_copy(update={"depth": 3})
+    export_model(build_generator("unet4", base=4), card, path)
+    return path, r"depth of 3 slices, .*unet4\(base=4\), which takes 1"
 
 
 @pytest.mark.parametrize("case", [missing, unknown_name, corrupt, wrong_depth])

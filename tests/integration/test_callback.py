@@ -7,16 +7,21 @@ import bluesky.plan_stubs as bps
 import bluesky.plans as bp
 import numpy as np
 import pytest
+import torch
 from bluesky import RunEngine
 from bluesky.preprocessors import plan_mutator
 from bluesky.utils import RunEngineInterrupted
 from event_model import DocumentNames, schema_validators
+from generators import export_deep
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ophyd.sim import SynGauss, motor
 from scans import as_pages, disc_frames, scan_documents
 
 from tomogan_bluesky import ReconstructionConfig, ScanConfig, TomoGANCallback
+from tomogan_bluesky.denoise import TorchScriptDenoiser
+from tomogan_bluesky.errors import ReconstructionError
+from tomogan_bluesky.pipeline import SlabPipeline
 from tomogan_bluesky.recon.beam import Beam
 from tomogan_bluesky.sim.beamline import SimBeamline
 from tomogan_bluesky.sim.plans import tomo_scan
@@ -33,8 +38,9 @@ def volume(docs, quantity="reconstruction"):
 def run_through(docs, **options):
     derived = []
     options.setdefault("reconstruction", RECONSTRUCTION)
+    model = options.pop("model", None)
     with TomoGANCallback(
-        lambda name, doc: derived.append((name, doc)), None, **options
+        lambda name, doc: derived.append((name, doc)), model, **options
     ) as callback:
         for name, doc in docs:
             callback(name, doc)
@@ -117,6 +123,40 @@ def test_the_size_of_slabs_changes_no_bit(slab_rows):
         volume(run_through(scan_documents(), reconstruction=config)[0]),
         volume(run_through(scan_documents())[0]),
     )
+
+
+@pytest.mark.parametrize("slab_rows", [1, 2, 8])
+def test_adjacent_slices_are_seen_across_slabs(slab_rows, tmp_path):
+    """A model of several slices: each slab waits for the next one, and no bit depends on it."""
+    model = export_deep(tmp_path / "deep.ts", depth=3)
+    config = ReconstructionConfig(slab_rows=slab_rows)
+    docs, (report,) = run_through(scan_documents(), model=model, reconstruction=config)
+    assert (report.exit_status, report.n_slices, report.n_failed_slices) == ("success", 3, 0)
+    rows = [doc["data"]["detector_row"] for name, doc in docs if name == "event"]
+    assert rows == [0, 1, 2]
+    slices = torch.from_numpy(volume(docs))
+    np.testing.assert_array_equal(volume(docs, "denoised"), TorchScriptDenoiser(model)(slices))
+
+
+def test_a_slab_that_fails_is_the_end_of_the_volume_for_its_neighbours(tmp_path, monkeypatch):
+    reconstruct, numbers = SlabPipeline.reconstruct, count()
+
+    def fail_second(self, attenuation):
+        if next(numbers) == 1:
+            raise ReconstructionError("this slab is broken")
+        return reconstruct(self, attenuation)
+
+    monkeypatch.setattr(SlabPipeline, "reconstruct", fail_second)
+    model = export_deep(tmp_path / "deep.ts", depth=3)
+    config = ReconstructionConfig(slab_rows=1)
+    docs, (report,) = run_through(scan_documents(), model=model, reconstruction=config)
+    assert (report.n_slices, report.n_failed_slices) == (3, 1)
+    slices, denoised = volume(docs), volume(docs, "denoised")
+    assert np.isnan(denoised[1]).all()
+    denoiser = TorchScriptDenoiser(model)
+    for i in (0, 2):
+        alone = torch.from_numpy(slices[i : i + 1])
+        np.testing.assert_array_equal(denoised[i : i + 1], denoiser(alone))
 
 
 def test_rows_are_a_part_of_the_whole():

@@ -121,13 +121,13 @@ def test_result_that_is_not_finite(model):
         TorchScriptDenoiser(model)(x)
 
 
-def test_model_of_several_slices(tmp_path):
-    path = tmp_path / "deep.ts"
-    export_model(
-        build_generator("unet4", base=4, depth=3), CARD.model_copy(update={"depth": 3}), path
-    )
-    with pytest.raises(ModelError, match="expected a depth of 1 slice, got 3"):
-        TorchScriptDenoiser(path)
+def test_large_slices_are_tiled(model):
+    x = slices(1, size=402)
+    whole, tiled = TorchScriptDenoiser(model)(x), TorchScriptDenoiser(model, tile=384)(x)
+    assert not torch.equal(tiled, whole)  # tiles sum in another order
+    assert torch.allclose(tiled, whole, rtol=0, atol=1e-5 * whole.abs().max().item())
+    with pytest.raises(ConfigurationError, match="tile: expected a multiple of 16 of at least 352"):
+        TorchScriptDenoiser(model, tile=336)
 
 
 def test_no_model():

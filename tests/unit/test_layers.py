@@ -28,6 +28,8 @@ LAYERS = {
     "models.unets": 1,
     "intake": 2,
     "denoise": 2,
+    "tiles": 2,
+    "windows": 2,
     "models.artifact": 2,
     "publish.documents": 2,
     "publish.volume_documents": 2,
@@ -55,7 +57,7 @@ LAYERS = {
     "__main__": 5,
 }
 WITHOUT_TORCH = ("intake", "publish")
-ARRAYS_ONLY = ("recon", "models", "denoise", "pipeline")
+ARRAYS_ONLY = ("recon", "models", "denoise", "tiles", "windows", "pipeline")
 OF_DOCUMENTS = {"bluesky", "event_model", "tiled", "bluesky_tiled_plugins", "ophyd", "databroker"}
 
 MODULES = {

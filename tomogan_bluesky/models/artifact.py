@@ -150,6 +150,22 @@ def load_generator(path_or_name: Path | str) -> tuple[Generator, ModelCard]:
     return generator, card
 
 
+def network_of(card: ModelCard) -> Generator:
+    """The network that a card describes, without weights: for its reach and what it needs.
+
+    Raises
+    ------
+    ModelError
+        This version does not know such a network.
+    """
+    try:
+        name, options = parse_generator(card.network)
+        with torch.device("meta"):
+            return build_generator(name, **options)
+    except ConfigurationError as error:
+        raise ModelError(f"model {card.name!r}: {error}") from error
+
+
 def _load(
     path_or_name: Path | str, device: str | torch.device
 ) -> tuple[torch.jit.ScriptModule, ModelCard]:

@@ -19,13 +19,14 @@ from pydantic import BaseModel, ConfigDict
 from tqdm import tqdm
 
 from ..config import FilterName
-from ..denoise import estimate_noise, window_indices
+from ..denoise import estimate_noise
 from ..errors import ConfigurationError
 from ..geometry import ScanGeometry
 from ..recon.beam import Beam, line_integrals
 from ..recon.flatfield import attenuation, transmission
 from ..recon.gridrec import Gridrec
 from ..recon.phantoms import TRAINING_FAMILIES, make_phantom
+from ..windows import window_indices
 
 logger = logging.getLogger(__name__)
 
