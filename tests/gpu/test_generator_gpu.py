@@ -16,7 +16,7 @@ pytestmark = [
 @pytest.fixture(autouse=True)
 def full_precision():
     """TensorFloat-32 keeps 10 bits: enough to denoise, too few to compare."""
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         yield
 
 
