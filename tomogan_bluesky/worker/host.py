@@ -222,11 +222,16 @@ class Host:
 
 def _settle_down(nice: int) -> None:
     """Be the process that gives way: on the processor, and when memory runs out."""
-    os.nice(nice)
-    for path, text in (("comm", _NAME), ("oom_score_adj", str(_OOM_SCORE))):
+    # Linux shares processors out among sessions first (sched(7), "autogroup"): a worker in a
+    # session of its own would get as much as the scan's program, however nice its process is.
+    words = {"comm": _NAME, "oom_score_adj": str(_OOM_SCORE), "autogroup": str(os.nice(nice))}
+    for path, text in words.items():
         file = Path("/proc/self") / path
         if file.exists():  # on Linux
-            file.write_text(text)
+            try:
+                file.write_text(text)
+            except OSError as error:  # some containers do not let their processes say so
+                logger.warning("this worker could not set %s to %s: %s", file, text, error)
 
 
 def _log_to(handler: logging.Handler, levels: dict[str, int]) -> None:

@@ -88,6 +88,9 @@ def test_items_are_handled_in_order_and_groups_apart_by_a_process_that_gives_way
     assert owner.messages == [{"x": np.float32(0.1)}]
     assert Path(f"/proc/{pid}/comm").read_text() == "tomogan-worker\n"
     assert int(Path(f"/proc/{pid}/oom_score_adj").read_text()) > 0
+    autogroup = Path(f"/proc/{pid}/autogroup")
+    if autogroup.exists():
+        assert autogroup.read_text().endswith(f" nice {nice}\n")
 
 
 def test_a_worker_that_was_never_used_is_no_process(make):
