@@ -307,6 +307,11 @@ class FrameStore:
             flat_times=np.array([np.mean([flats[i].time for i in group]) for group in groups]),
         )
 
+    def reference_frames(self, kind: FrameKind, most: int = 20) -> np.ndarray:
+        """Some single darks or flats as recorded, the first ones: (frame, row, column)."""
+        self._judge_stored()
+        return read_rows([frame.pixels for frame in self._usable(kind)[:most]], slice(None))
+
     @property
     def has_references(self) -> bool:
         """Whether there are both darks and flats."""

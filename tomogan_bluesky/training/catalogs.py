@@ -7,15 +7,16 @@ cannot be used is listed with its reason.
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict
 from tiled.queries import Comparison, Eq
 
-from ..config import ReconstructionConfig, ScanConfig
+from ..config import ReconstructionConfig, ScanConfig, Settings
 from ..errors import MissingFramesError, NoScansError, TomoGANError
 from ..geometry import ScanGeometry
 from ..intake.archive import documents
@@ -25,6 +26,7 @@ from ..pipeline import SlabPipeline, find_rotation_centre
 from ..publish.documents import is_derived
 from ..recon.preprocess import Fields
 from ..reference_runs import ReferenceRuns
+from .open_scan import OpenScan
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +82,12 @@ class CatalogScan:
     slices: torch.Tensor
     rotation_centre: float
 
+    @classmethod
+    def of(cls, scan: OpenScan) -> Self:
+        """All slices of a scan. Raises TomoGANError where they cannot be reconstructed."""
+        slices = torch.cat([slab for _, slab in scan.slices()])
+        return cls(scan.start, slices, scan.rotation_centre)
+
 
 class ScanReader:
     """Reads and reconstructs the scans of a catalog.
@@ -103,12 +111,23 @@ class ScanReader:
     ) -> None:
         self.catalog = catalog
         self._scan = scan or ScanConfig()
-        self._reconstruction = reconstruction or ReconstructionConfig()
+        self.reconstruction = reconstruction or ReconstructionConfig()
         self._device = device
         self._references = ReferenceRuns(self._scan, self._find_run)
 
+    def settings(self) -> dict[str, Any]:
+        """What decides the pixels of a scan's slices, as plain data."""
+        decisive = Settings(scan=self._scan, reconstruction=self.reconstruction).decisive()
+        return {key: decisive[key] for key in ("scan", "reconstruction")}
+
     def read(self, run: Any, rotation_centre: float | None = None) -> CatalogScan:
-        """Read and reconstruct one run.
+        """Read and reconstruct one run. Parameters and errors are those of `open`."""
+        with self.open(run, rotation_centre) as scan:
+            return CatalogScan.of(scan)
+
+    @contextmanager
+    def open(self, run: Any, rotation_centre: float | None = None) -> Iterator[OpenScan]:
+        """Read the documents of one run; its frames are read when they are asked for.
 
         Parameters
         ----------
@@ -126,14 +145,14 @@ class ScanReader:
         try:
             for name, doc in documents(run):
                 reader(name, doc)
-            return self._reconstructed(reader, store, rotation_centre)
+            yield self._opened(reader, store, rotation_centre)
         finally:
             reader.close()
 
-    def _reconstructed(
+    def _opened(
         self, reader: ScanDocuments, store: FrameStore, rotation_centre: float | None
-    ) -> CatalogScan:
-        start, config = reader.start_doc, self._reconstruction
+    ) -> OpenScan:
+        start, config = reader.start_doc, self.reconstruction
         if (status := reader.stop_doc.get("exit_status")) != "success":
             raise MissingFramesError(f"expected a scan that was finished, got one of {status!r}")
         if not reader.is_tomography:
@@ -149,9 +168,19 @@ class ScanReader:
             centre = find_rotation_centre(scan.read, scan.theta, fields, rows, config).centre
         geometry = ScanGeometry(scan.theta, centre, n_columns)
         pipeline = SlabPipeline(geometry, config, None, fields, self._device)
-        slabs = pipeline.slabs(*pipeline.preprocess.rows_within(*rows), scan.slabs)
-        slices = [slab.reconstruct()[0].cpu() for slab in slabs]
-        return CatalogScan(start, torch.cat(slices), centre)
+        own = elsewhere is None and self._scan.flat == "frames"
+        return OpenScan(
+            start=start,
+            rotation_centre=centre,
+            rows=pipeline.preprocess.rows_within(*rows),
+            dark=references.dark,
+            flats=store.reference_frames("flat") if own else None,
+            darks=store.reference_frames("dark") if own else None,
+            pipeline=pipeline,
+            config=config,
+            device=self._device,
+            read=scan.slabs,
+        )
 
     def _find_run(self, uid: str) -> Any:
         found = list(self.catalog.search(Eq("start.uid", uid)).values())
@@ -222,7 +251,7 @@ class Scans:
             try:
                 scan = self._reader.read(run)
             except TomoGANError as error:
-                self.rejected.append(reject(run, str(error)))
+                self.rejected.append(reject(uid_of(run), str(error)))
                 continue
             yield scan
 
@@ -238,10 +267,10 @@ def scans(reader: ScanReader, query: ScanQuery) -> Scans:
     return Scans(reader, find_runs(reader.catalog, query))
 
 
-def reject(run: Any, reason: str) -> Rejection:
+def reject(uid: str, reason: str) -> Rejection:
     """Say that a run is not used."""
-    logger.warning("run %s is left out of the training: %s", uid_of(run), reason)
-    return Rejection(uid_of(run), reason)
+    logger.warning("run %s is left out: %s", uid, reason)
+    return Rejection(uid, reason)
 
 
 def start_of(run: Any) -> Mapping[str, Any]:

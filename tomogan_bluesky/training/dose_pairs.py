@@ -4,7 +4,7 @@ Enter: the scans of a catalog that answer a query. Leave: pairs of a low-dose an
 as `paired_dose_scan` records them. Runs without a partner are listed with the reason.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from .catalogs import (
     start_of,
     uid_of,
 )
+from .open_scan import OpenScan
 from .pairs import Pairs
 
 PAIR_KEY = "paired_scan"
@@ -67,32 +68,59 @@ class PairedScans:
 
     def __iter__(self) -> Iterator[tuple[CatalogScan, CatalogScan]]:
         """(low dose, full dose)."""
-        for group in self._groups:
+        for low, full in self.opened():
             try:
-                full = self._reader.read(group.full)
+                pair = CatalogScan.of(low), CatalogScan.of(full)
             except TomoGANError as error:
-                self._drop(group.full, str(error))
-                for run in group.low:
-                    self._drop(run, f"its full-dose scan {uid_of(group.full)} cannot be used")
+                self.drop(low.start["uid"], str(error))
                 continue
-            for run in group.low:
-                try:
-                    low = self._reader.read(run, full.rotation_centre)
-                except TomoGANError as error:
-                    self._drop(run, str(error))
-                    continue
-                if low.slices.shape == full.slices.shape:
-                    yield low, full
-                else:
-                    self._drop(
-                        run,
-                        f"expected slices of shape {tuple(full.slices.shape)}, as in the full-dose "
-                        f"scan {uid_of(group.full)}, got {tuple(low.slices.shape)}",
+            yield pair
+
+    @property
+    def groups(self) -> list[PairedRuns]:
+        """The runs themselves."""
+        return list(self._groups)
+
+    def opened(
+        self, groups: Sequence[PairedRuns] | None = None
+    ) -> Iterator[tuple[OpenScan, OpenScan]]:
+        """(low dose, full dose), to be reconstructed slab by slab before the next ones.
+
+        Parameters
+        ----------
+        groups : sequence of PairedRuns, optional
+            None: all.
+        """
+        for group in self._groups if groups is None else groups:
+            try:
+                with self._reader.open(group.full) as full:
+                    yield from self._opened_low(group, full)
+            except TomoGANError as error:
+                self.drop(uid_of(group.full), str(error))
+                for run in group.low:
+                    self.drop(
+                        uid_of(run), f"its full-dose scan {uid_of(group.full)} cannot be used"
                     )
 
-    def _drop(self, run: Any, reason: str) -> None:
-        if uid_of(run) not in {rejection.uid for rejection in self.unmatched}:
-            self.unmatched.append(reject(run, reason))
+    def _opened_low(self, group: PairedRuns, full: OpenScan) -> Iterator[tuple[OpenScan, OpenScan]]:
+        for run in group.low:
+            try:
+                with self._reader.open(run, full.rotation_centre) as low:
+                    if low.shape == full.shape:
+                        yield low, full
+                        continue
+                    self.drop(
+                        uid_of(run),
+                        f"expected slices of shape {full.shape}, as in the full-dose scan "
+                        f"{uid_of(group.full)}, got {low.shape}",
+                    )
+            except TomoGANError as error:
+                self.drop(uid_of(run), str(error))
+
+    def drop(self, uid: str, reason: str) -> None:
+        """Say that a run is not used."""
+        if uid not in {rejection.uid for rejection in self.unmatched}:
+            self.unmatched.append(reject(uid, reason))
 
 
 def paired_scans(reader: ScanReader, query: ScanQuery) -> PairedScans:
@@ -112,11 +140,15 @@ def paired_scans(reader: ScanReader, query: ScanQuery) -> PairedScans:
         start = start_of(run)
         dose = start.get(DOSE_KEY)
         if not start.get(PAIR_KEY) or not isinstance(dose, int | float):
-            unmatched.append(reject(run, f"it has no start keys {PAIR_KEY!r} and {DOSE_KEY!r}"))
+            unmatched.append(
+                reject(uid_of(run), f"it has no start keys {PAIR_KEY!r} and {DOSE_KEY!r}")
+            )
             continue
         runs = by_dose.setdefault(str(start[PAIR_KEY]), {})
         if (earlier := runs.get(dose)) is not None:  # a run without streams is false
-            unmatched.append(reject(earlier, f"run {start['uid']} is of the same dose and newer"))
+            unmatched.append(
+                reject(uid_of(earlier), f"run {start['uid']} is of the same dose and newer")
+            )
         runs[dose] = run
     groups: list[PairedRuns] = []
     for runs in by_dose.values():
@@ -124,11 +156,11 @@ def paired_scans(reader: ScanReader, query: ScanQuery) -> PairedScans:
         low = [run for dose, run in runs.items() if query.dose in (None, dose)]
         if full is None:
             reason = "there is no full-dose scan (dose 1) to pair it with"
-            unmatched += [reject(run, reason) for run in low]
+            unmatched += [reject(uid_of(run), reason) for run in low]
         elif low:
             groups.append(PairedRuns(full, low))
         else:
-            unmatched.append(reject(full, "there is no low-dose scan to pair it with"))
+            unmatched.append(reject(uid_of(full), "there is no low-dose scan to pair it with"))
     if not groups:
         raise NoScansError(
             "expected scans of one sample at full dose and at a lower one, linked by the start "

@@ -84,8 +84,13 @@ class Pairs:
                 f"(slice, realisation); got {tuple(noisy.shape)}, {tuple(target.shape)} and "
                 f"{tuple(dose.shape)}"
             )
-        if not (torch.isfinite(noisy).all() and torch.isfinite(target).all()):
-            raise ConfigurationError("pairs: expected finite slices; find out where NaN comes from")
+        for kind, images in (("noisy", noisy), ("target", target)):
+            bad = [i for i, image in enumerate(images) if not torch.isfinite(image).all()]
+            if bad:
+                raise ConfigurationError(
+                    f"pairs: expected finite slices, but {len(bad)} of {len(images)} {kind} slices "
+                    f"are not, the first of them slice {bad[0]}; find out where NaN comes from"
+                )
         noise = torch.stack([estimate_noise(realisations) for realisations in noisy])
         contrast = torch.stack([t.abs().flatten().quantile(_BRIGHT) for t in target])
         if not ((contrast > 0).all() and (noise > 0).all()):
