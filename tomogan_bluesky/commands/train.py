@@ -1,12 +1,21 @@
-"""`tomogan-bluesky train`: a model from simulated scans."""
+"""`tomogan-bluesky train`: a model from simulated scans, those of a catalog, or a file."""
 
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .train_data import (
+    RECORDED as RECORDED_DATA,
+)
+from .train_data import (
+    TrainingData,
+    add_data_options,
+    hdf5_data,
+    scan_data,
+    simulated_data,
+)
 from .train_stages import (
     RECORDED,
     Trained,
@@ -20,7 +29,6 @@ from .train_stages import (
 
 if TYPE_CHECKING:
     from ..models.artifact import ModelCard
-    from ..training.pairs import SimulatedScans
     from ..training.processes import World
     from ..training.settings import TrainingConfig
 
@@ -35,6 +43,14 @@ examples:
   torchrun --nproc-per-node 4 -m tomogan_bluesky train --simulated --recipe review --stage both \\
       --vgg16 vgg16-397923af.pth --slices 10000 --device cuda --output review
       on four GPUs, as the review of TomoGAN has it
+  tomogan-bluesky train --catalog my_catalog --query sample=walnut --output walnut
+      from archived scans: low against full dose where there are both, else each scan by itself
+  tomogan-bluesky train --catalog my_catalog --query scan_id=12 --mode noise2inverse \\
+      --finetune unet4-simulated-v1 --minutes 5 --output scan12
+      the shipped model, adapted to one scan
+  tomogan-bluesky train --tiled https://tiled.example.org --query plan_name=tomo_scan \\
+      since=2026-01-01 --low-doses 0.25 0.1 --profile tomogan.yml --output beamline
+      full-dose scans, their photons divided as the noise profile of their detector counts them
   tomogan-bluesky train --simulated --steps 200 --size 128 --angles 180 --slices 20 --output try
       small and quick, to see that it works
 
@@ -46,26 +62,23 @@ gives the same model. Where other programs use the processor too, set OMP_WAIT_P
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "train",
-        help="train a model on simulated scans",
-        description="Simulate scans, train a network on them, score it on samples that it has not "
-        "seen, and export it with its card.",
+        help="train a model on simulated or archived scans",
+        description="Simulate scans or read them from a catalog, train a network on them, score it "
+        "on samples that it has not seen, and export it with its card.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--simulated", action="store_true", required=True, help="learn from simulated scans"
-    )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="made if absent")
     parser.add_argument("--seed", type=int, default=0, help="of samples, noise and network (0)")
-    parser.add_argument("--size", type=int, help="detector columns (default: 192, 256 and 512)")
-    parser.add_argument("--angles", type=int, help="projections of --size (1.57 times the columns)")
-    parser.add_argument("--slices", type=int, default=200, help="slices of --size (200)")
     parser.add_argument("--name", default="my-model", help="name on the model's card")
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="keep simulated slices here")
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", help="keep slices here (scans: DIR/pairs)"
+    )
     parser.add_argument("--threads", type=int, help="processor threads (default: torch's choice)")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, …")
     parser.add_argument("--resume", action="store_true", help="go on from DIR's checkpoint")
     parser.add_argument("--json", action="store_true", help="print the card as JSON at the end")
+    add_data_options(parser)
     add_options(parser)
     return parser
 
@@ -85,7 +98,6 @@ def _run(args: argparse.Namespace, world: "World", device: str) -> int:
     from ..models.artifact import export_model
     from ..models.generator import build_generator
     from ..training.evaluation import evaluate
-    from ..training.pairs import load_or_simulate
     from ..training.trainer import read_checkpoint
 
     # What is wrong with the settings, the network or the checkpoint should be said before minutes
@@ -96,18 +108,17 @@ def _run(args: argparse.Namespace, world: "World", device: str) -> int:
     build_generator(config.network, **config.options)
     if args.resume:
         read_checkpoint(checkpoint_of(args.output, stage))
-    recipes, unseen = _recipes(args, config)
-    if not world.first and args.cache is not None:
-        world.wait()  # the first process simulates, the others read
-    pairs = load_or_simulate(recipes, args.cache)
-    validation = load_or_simulate([unseen], args.cache)[0]
-    if world.first and args.cache is not None:
+    kept = args.cache is not None or not args.simulated
+    if not world.first and kept:
+        world.wait()  # the first process simulates or reconstructs, the others read
+    data = _data(args, config)
+    if world.first and kept:
         world.wait()
-    trained = run_stages(args, config, start, pairs, validation, world, device)
+    trained = run_stages(args, config, start, data.pairs, data.validation, world, device)
     if not world.first:
         return 0
-    metrics = evaluate(trained.generator, validation)
-    card = _card(args, trained, recipes, metrics)
+    metrics = {} if data.validation is None else evaluate(trained.generator, data.validation)
+    card = _card(args, trained, data, metrics)
     path = args.output / "model.ts"
     card = export_model(trained.generator, card, path)
     if trained.failure is not None:
@@ -117,20 +128,27 @@ def _run(args: argparse.Namespace, world: "World", device: str) -> int:
     if args.json:
         print(card.model_dump_json())
     else:
-        print(_summary(metrics))
-        print(f"\n{path}: load it with model={str(path)!r}")
+        if metrics:
+            print(_summary(metrics) + "\n")
+        print(f"{path}: load it with model={str(path)!r}")
     return 0
+
+
+def _data(args: argparse.Namespace, config: "TrainingConfig") -> TrainingData:
+    if args.simulated:
+        return simulated_data(args, config)
+    return hdf5_data(args) if args.hdf5 is not None else scan_data(args)
 
 
 def _card(
     args: argparse.Namespace,
     trained: Trained,
-    recipes: "Sequence[SimulatedScans]",
+    data: TrainingData,
     metrics: dict[str, float],
 ) -> "ModelCard":
     import torch
 
-    from ..models.artifact import ModelCard, TrainedOn
+    from ..models.artifact import ModelCard
     from ..models.generator import describe_generator
 
     config, progress = trained.stages[-1]
@@ -138,8 +156,9 @@ def _card(
         name=args.name,
         network=describe_generator(config.network, config.options),
         depth=config.depth,
-        dose_range=recipes[0].dose_range,
-        reconstruction=TrainedOn(method="gridrec", filter=recipes[0].filter),
+        dose_range=data.dose_range,
+        reconstruction=data.reconstruction,
+        detector=data.detector,
         training_command=_command(args, trained, torch.get_num_threads()),
         training={
             "stages": [
@@ -152,9 +171,7 @@ def _card(
                 }
                 for config, progress in trained.stages
             ],
-            "scans": [recipe.model_dump(mode="json") for recipe in recipes],
-            "target": "noise-free reconstruction of the same projections",
-            "full_dose": "5.5e4 photons a pixel and projection at 256 columns, more in proportion",
+            **data.card,
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
         },
@@ -172,12 +189,23 @@ def _command(args: argparse.Namespace, trained: Trained, threads: int) -> str:
     values = vars(args) | {"steps": progress.steps, "precision": config.precision}
     if args.stage == "both":
         values["gan_steps"] = trained.stages[1][1].steps
-    words.append("--simulated")
-    for option in (*RECORDED, "seed", "size", "angles", "slices"):
-        if values[option] is not None and not (option == "slices" and args.size is None):
-            words += [f"--{option.replace('_', '-')}", str(values[option])]
+    data = "simulated" if args.simulated else "hdf5" if args.hdf5 is not None else "scans"
+    if args.simulated:
+        words.append("--simulated")
+    for option in (*RECORDED, *RECORDED_DATA[data]):
+        value = values[option]
+        if value in (None, []) or (option == "slices" and args.size is None):
+            continue
+        words += [f"--{option.replace('_', '-')}", *_words(option, value)]
     words += ["--threads", str(threads), "--name", args.name, "--output", "DIR"]
     return shlex.join(words)
+
+
+def _words(option: str, value: Any) -> list[str]:
+    """The value of an option as it is typed."""
+    if option == "rows":
+        return [":".join(map(str, value))]
+    return [str(v) for v in value] if isinstance(value, list) else [str(value)]
 
 
 def _summary(metrics: dict[str, float]) -> str:
@@ -190,19 +218,3 @@ def _summary(metrics: dict[str, float]) -> str:
             values = (metrics[f"{name}_{kind}_at_{dose}"] for name in names)
             lines.append(f"dose {dose:6s} {kind:12s}" + "".join(f"{v:15.3f}" for v in values))
     return "\n".join(lines)
-
-
-def _recipes(
-    args: argparse.Namespace, config: "TrainingConfig"
-) -> "tuple[tuple[SimulatedScans, ...], SimulatedScans]":
-    from ..training.pairs import SimulatedScans, training_scans, validation_scans
-
-    size = args.size
-    if size is None:
-        standard = training_scans(args.seed)
-        if config.crop <= min(recipe.size for recipe in standard):
-            return standard, validation_scans(args.seed)
-        size = config.crop
-    shape = {"size": size, "n_angles": args.angles or round(1.57 * size)}
-    training = SimulatedScans(**shape, n_slices=args.slices, seed=1000 * args.seed)
-    return (training,), validation_scans(args.seed).model_copy(update=shape)

@@ -225,7 +225,7 @@ def run_stages(
     first: "TrainingConfig",
     start: "Generator | None",
     pairs: "Sequence[Pairs]",
-    validation: "Pairs",
+    validation: "Pairs | None",
     world: "World",
     device: str,
 ) -> Trained:

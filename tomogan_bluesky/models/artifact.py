@@ -64,6 +64,8 @@ class ModelCard(BaseModel):
     dose_range: tuple[float, float]
     """Doses that were trained on, as fractions of the full dose of `training`."""
     reconstruction: TrainedOn
+    detector: dict[str, float] | None = None
+    """Noise profile of the detector whose scans it learned from, where it is known."""
     training_command: str
     training: dict[str, Any] = Field(default_factory=dict)
     metrics: dict[str, float] = Field(default_factory=dict)

@@ -5,7 +5,9 @@ pixels are read from it when a crop is cut out of them.
 """
 
 import json
+import shutil
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ def write_pairs(
     n_slices: int,
     slabs: Iterable[tuple[int, Pairs]],
     provenance: Mapping[str, Any],
+    n_volumes: int | None = None,
 ) -> Pairs:
     """Write the pairs of one scan, slab by slab, and open them.
 
@@ -40,19 +43,24 @@ def write_pairs(
         Together all slices, each once.
     provenance : mapping
         For the file's attribute ``provenance``, as JSON.
+    n_volumes : int, optional
+        The slices are of so many volumes, one after another and of one height, in which adjacent
+        ones are neighbours; None: no slice has neighbours.
 
     Raises
     ------
     TrainingError
         The slabs are not all of the slices, or the file can't be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     done = 0
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with h5py.File(partial, "w") as file:
             file.attrs["provenance"] = json.dumps(dict(provenance))
             for first, pairs in slabs:
+                if not done:
+                    _check_room(path, n_slices * (pairs.noisy[0].nbytes + pairs.target[0].nbytes))
                 for name in (*_PIXELS, *_NUMBERS):
                     values = getattr(pairs, name).numpy()
                     if name not in file:
@@ -61,6 +69,8 @@ def write_pairs(
                         file.create_dataset(name, shape, values.dtype)
                     file[name][first : first + len(values)] = values
                 done += len(pairs)
+            if n_volumes is not None:
+                file["volume"] = np.repeat(np.arange(n_volumes), n_slices // n_volumes)
             if done != n_slices:
                 raise TrainingError(f"{path}: expected pairs of {n_slices} slices, got {done}")
         partial.replace(path)
@@ -69,8 +79,15 @@ def write_pairs(
             f"{path}: the pairs can't be written ({error}); make room, or choose another folder"
         ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
     return open_pairs(path)
+
+
+def _check_room(path: Path, n_bytes: int) -> None:
+    """Before anything is written: a disk that is full later takes HDF5's process down."""
+    if (free := shutil.disk_usage(path.parent).free) < n_bytes:
+        raise OSError(f"expected room for {n_bytes / 1e9:.2f} GB, there are {free / 1e9:.2f} GB")
 
 
 def open_pairs(path: Path) -> Pairs:
@@ -85,9 +102,12 @@ def open_pairs(path: Path) -> Pairs:
         with h5py.File(path) as file:
             pixels = [_mapped(path, file[name]) for name in _PIXELS]
             numbers = [torch.from_numpy(file[name][:]) for name in _NUMBERS]
+            volume = torch.from_numpy(file["volume"][:]) if "volume" in file else None
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise TrainingError(f"{path} is not a file of pairs: {error}; remove it") from error
-    return Pairs(*pixels, *numbers)
+    noisy, target = pixels
+    dose, noise, contrast = numbers
+    return Pairs(noisy, target, dose, noise, contrast, volume)
 
 
 def provenance_of(path: Path) -> dict[str, Any]:

@@ -225,7 +225,7 @@ class ScanPairs:
             "rotation_centre": scan.rotation_centre,
             "detector": None if profile is None else profile.model_dump(),
         }
-        write_pairs(path, n_slices, slabs, provenance)
+        write_pairs(path, n_slices, slabs, provenance, n_slices // scan.shape[0])
 
     def _opened(self, path: Path, sample: str) -> SamplePairs:
         known = provenance_of(path)

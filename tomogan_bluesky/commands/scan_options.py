@@ -1,0 +1,99 @@
+"""Options that say which scans of a catalog a command works on, and how they are reconstructed."""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .replay import rows
+
+if TYPE_CHECKING:
+    from ..training.catalogs import ScanQuery, ScanReader
+
+_OWN_KEYS = ("sample", "plan_name", "dose", "since", "until")
+
+
+def add_catalog_options(group: Any) -> None:
+    """Where the catalog is; for a group in which one is chosen."""
+    group.add_argument("--catalog", type=Path, metavar="FOLDER", help="folder of a catalog")
+    group.add_argument("--tiled", help="address of a Tiled server, or name of a Tiled profile")
+
+
+def add_scan_options(parser: argparse.ArgumentParser) -> None:
+    """Which scans, and how they are read."""
+    scans = parser.add_argument_group("scans of a catalog")
+    scans.add_argument(
+        "--query",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="what the start documents say: sample=…, plan_name=…, dose=…, since=DATE, until=DATE, "
+        "or any other key",
+    )
+    scans.add_argument(
+        "--profile", type=Path, help="settings of a beamline, for reading and reconstruction"
+    )
+    scans.add_argument("--rows", type=rows, metavar="A:B", help="detector rows A to B - 1")
+    scans.add_argument("--centre", "--center", type=float, help="detector column of the axis")
+
+
+def parse_query(words: Sequence[str]) -> "ScanQuery":
+    """A query from ``KEY=VALUE`` words: numbers and true/false are taken as such.
+
+    Raises
+    ------
+    ConfigurationError
+        A word without "=", or a value that does not fit its key.
+    """
+    from ..config import checked
+    from ..errors import ConfigurationError
+    from ..training.catalogs import ScanQuery
+
+    own: dict[str, Any] = {}
+    where: dict[str, Any] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or not key:
+            raise ConfigurationError(f"--query: expected KEY=VALUE, got {word!r}")
+        if key in _OWN_KEYS:
+            own[key] = text
+        else:
+            where[key] = _value(text)
+    return checked(ScanQuery, {**own, "where": where}, "--query")
+
+
+def _value(text: str) -> str | int | float | bool:
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+@contextmanager
+def scan_reader(args: argparse.Namespace, device: str) -> "Iterator[ScanReader]":
+    """A reader of the catalog that the arguments name, as long as it is open."""
+    from ..config import Profile, load_profile
+    from ..publish.catalog import connect
+    from ..publish.server import serve_catalog
+    from ..training.catalogs import ScanReader
+
+    profile = load_profile(args.profile) if args.profile else Profile(version=1)
+    scan, reconstruction = profile.scan, profile.reconstruction
+    if args.rows is not None:
+        scan = scan.model_copy(update={"rows": args.rows})
+    if args.centre is not None:
+        reconstruction = reconstruction.model_copy(update={"rotation_centre": args.centre})
+    if args.tiled is not None:
+        client = connect(args.tiled)
+        try:
+            yield ScanReader(client, scan, reconstruction, device)
+        finally:
+            client.context.close()
+    else:
+        with serve_catalog(args.catalog) as server:
+            yield ScanReader(server.client(), scan, reconstruction, device)
