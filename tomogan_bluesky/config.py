@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from string import Formatter
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -224,6 +224,16 @@ class DenoisingConfig(_Config):
     say so in the derived run; or fail the run and publish the reconstruction alone."""
 
 
+class Scale(NamedTuple):
+    """Units of published slices, and what slices in 1/pixel are multiplied by to get there."""
+
+    units: str
+    factor: float
+
+
+PER_PIXEL = Scale("1/pixel", 1.0)
+
+
 class PublishingConfig(_Config):
     """Where the pixels of a derived run go."""
 
@@ -243,6 +253,46 @@ class PublishingConfig(_Config):
     ``~/.local/state/tomogan_bluesky/spool``. Slices in `directory` wait there."""
     spool_gib: float = Field(default=20.0, ge=0.0)
     """Most that may wait in it; 0: nothing waits, and a server that is away fails the run."""
+
+    units: Literal["1/pixel", "1/cm"] = "1/pixel"
+    """Of published slices. Inside, and for networks, it is 1/pixel throughout; "1/cm" needs the
+    size of a pixel."""
+    pixel_size_um: float | None = Field(default=None, gt=0.0)
+    """Of the recorded frames, as seen in the sample."""
+    pixel_size_um_key: str | None = None
+    """Key of the start document with it, where each scan says its own."""
+
+    @model_validator(mode="after")
+    def _one_pixel_size(self) -> Self:
+        if self.units == "1/cm" and (self.pixel_size_um is None) == (
+            self.pixel_size_um_key is None
+        ):
+            raise ValueError(
+                "units: '1/cm' needs the size of a pixel, either as pixel_size_um or from the "
+                "start document as pixel_size_um_key"
+            )
+        return self
+
+    def scale(self, start_doc: Mapping[str, Any], binning: int = 1) -> Scale:
+        """Units and factor of the slices of a run, of which so many recorded pixels make one.
+
+        Raises
+        ------
+        ConfigurationError
+            The start document does not say how large a pixel is.
+        """
+        if self.units == "1/pixel":
+            return PER_PIXEL
+        size = self.pixel_size_um
+        if self.pixel_size_um_key is not None:
+            size = start_doc.get(self.pixel_size_um_key)
+        if not isinstance(size, int | float) or not 0 < size < float("inf"):
+            raise ConfigurationError(
+                f"publishing.units: expected the size of a pixel in µm in the start key "
+                f"{self.pixel_size_um_key!r}, to publish in 1/cm, got {size!r}; add it to the "
+                "run's metadata, or publish in 1/pixel"
+            )
+        return Scale("1/cm", 1e4 / (size * binning))
 
     def for_run(self, start_doc: Mapping[str, Any]) -> Self:
         """With the folder that the start document of a run leads to.
@@ -299,6 +349,8 @@ class PlanSettings(_Config):
     rotation_centre: float | None = None
 
 
+# Settings of publishing that decide the pixels.
+_OF_THE_VOLUME = {"units", "pixel_size_um", "pixel_size_um_key"}
 # Settings that say how this machine gets at the pixels, not which they are.
 _OF_THIS_MACHINE = {"path_map", "allowed_roots", "file_wait_s", "memory_gib"}
 
@@ -337,6 +389,7 @@ class Settings(_Config):
             "scan": self.scan.model_dump(mode="json", exclude=_OF_THIS_MACHINE),
             "reconstruction": self.reconstruction.model_dump(mode="json"),
             "denoising": self.denoising.model_dump(mode="json"),
+            "publishing": self.publishing.model_dump(mode="json", include=_OF_THE_VOLUME),
         }
 
     def digest(self) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ._version import __version__
-from .config import plan_settings
+from .config import PER_PIXEL, plan_settings
 from .denoise import Denoiser, check_reconstruction
 from .engine import Engine
 from .errors import ConfigurationError, IntakeError, ModelError
@@ -83,9 +83,11 @@ class RunProcessor:
         derivation = derivation_of(
             self._raw_uid, self._settings.digest(), self._generator_digest(denoiser)
         )
-        attempt, publishing = 1, self._settings.publishing
+        attempt, publishing, scale = 1, self._settings.publishing, PER_PIXEL
         with suppress(StageFailed), record.stage("publish"):
             publishing = publishing.for_run(self._documents.start_doc)
+            binning = self._settings.reconstruction.preprocessing.binning
+            scale = publishing.scale(self._documents.start_doc, binning)
             attempt, final_uid = engine.publishers.next_attempt(derivation, publishing.directory)
             if final_uid is not None and not engine.again:
                 logger.info("run %s: derived run %s is there already", self._raw_uid, final_uid)
@@ -114,6 +116,7 @@ class RunProcessor:
             attempt=attempt,
             metadata=self._provenance(geometry, pipeline, denoiser, estimate),
             config=publishing,
+            scale=scale,
         )
         counts = _Counts()
         with suppress(StageFailed):

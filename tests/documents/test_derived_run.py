@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from tomogan_bluesky.config import PublishingConfig
+from tomogan_bluesky.config import PER_PIXEL, PublishingConfig, Scale
 from tomogan_bluesky.errors import ConfigurationError, PublishError
 from tomogan_bluesky.publish.documents import (
     DerivedRun,
@@ -32,7 +32,7 @@ def published():
 
 @pytest.fixture
 def make(published):
-    def make(raw=RAW, attempt=1, metadata=None, **config):
+    def make(raw=RAW, attempt=1, metadata=None, scale=PER_PIXEL, **config):
         def emit(name, doc):
             event_model.schema_validators[event_model.DocumentNames[name]].validate(doc)
             published.append((name, doc))
@@ -44,6 +44,7 @@ def make(published):
             attempt=attempt,
             metadata=metadata or {},
             config=PublishingConfig(**config),
+            scale=scale,
         )
 
     return make
@@ -77,6 +78,22 @@ def names(published):
 def only(published, name):
     (doc,) = (doc for n, doc in published if n == name)
     return doc
+
+
+def test_other_units_are_reached_and_said_in_events_and_in_the_file(make, published, tmp_path):
+    for config in ({}, {"directory": tmp_path}):
+        published.clear()
+        run = make(scale=Scale("1/cm", 1e4 / 0.65), **config)
+        whole(run)
+        keys = only(published, "descriptor")["data_keys"]
+        assert {keys[quantity]["units"] for quantity in QUANTITIES} == {"1/cm"}
+        if not config:
+            slices = [d["data"]["denoised"] for n, d in published if n == "event"]
+            np.testing.assert_allclose(slices, volumes()["denoised"] * 1e4 / 0.65, rtol=1e-6)
+    with h5py.File(run.volume_path) as file:
+        dataset = file["entry/data/denoised"]
+        assert dataset.attrs["units"] == "1/cm"
+        np.testing.assert_allclose(dataset, volumes()["denoised"] * 1e4 / 0.65, rtol=1e-6)
 
 
 SLAB = ["stream_datum", "stream_datum", "event_page"]

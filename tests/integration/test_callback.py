@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from ophyd.sim import SynGauss, motor
 from scans import as_pages, disc_frames, scan_documents
 
-from tomogan_bluesky import ReconstructionConfig, ScanConfig, TomoGANCallback
+from tomogan_bluesky import PublishingConfig, ReconstructionConfig, ScanConfig, TomoGANCallback
 from tomogan_bluesky.denoise import TorchScriptDenoiser
 from tomogan_bluesky.errors import ReconstructionError
 from tomogan_bluesky.pipeline import SlabPipeline
@@ -245,3 +245,18 @@ def test_close_leaves_no_thread_and_later_documents_are_ignored():
     assert not [t for t in threading.enumerate() if t.name.startswith("tomogan-")]
     callback("start", {"uid": "late"})
     assert len(callback.wait(1)) == 1
+
+
+def test_slices_are_published_in_the_units_that_are_asked_for():
+    docs = scan_documents(md={"pixel_um": 2.0})
+    derived, _ = run_through(docs)
+    per_pixel = volume(derived)
+    per_cm = PublishingConfig(units="1/cm", pixel_size_um_key="pixel_um")
+    derived, (report,) = run_through(docs, publishing=per_cm)
+    assert report.exit_status == "success"
+    np.testing.assert_allclose(volume(derived), per_pixel * 5000, rtol=1e-6)
+    (descriptor,) = (doc for name, doc in derived if name == "descriptor")
+    assert descriptor["data_keys"]["reconstruction"]["units"] == "1/cm"
+    _, (report,) = run_through(scan_documents(), publishing=per_cm)
+    assert report.exit_status == "fail"
+    assert "start key 'pixel_um'" in report.reason

@@ -80,6 +80,8 @@ def test_the_digest_is_of_what_decides_the_pixels():
     assert base.digest() == Settings(scan=ScanConfig(memory_gib=1)).digest()
     assert base.digest() == Settings(publishing=PublishingConfig(directory="/x")).digest()
     assert base.digest() != Settings(scan=ScanConfig(rows=(0, 1))).digest()
+    per_cm = PublishingConfig(units="1/cm", pixel_size_um=0.65)
+    assert base.digest() != Settings(publishing=per_cm).digest()
     assert base.digest() != Settings(reconstruction=ReconstructionConfig(filter="shepp")).digest()
 
 
@@ -92,3 +94,17 @@ def test_the_folder_of_a_run_is_named_by_its_start_document():
         with pytest.raises(ConfigurationError, match="name of a folder"):
             config.for_run({"data_session": escape})
     assert PublishingConfig().for_run({}).directory is None
+
+
+def test_units_of_a_length_need_the_size_of_a_pixel():
+    assert PublishingConfig(pixel_size_um=2.0).scale({}) == ("1/pixel", 1.0)
+    assert PublishingConfig(units="1/cm", pixel_size_um=2.0).scale({}) == ("1/cm", 5000.0)
+    assert PublishingConfig(units="1/cm", pixel_size_um=2.0).scale({}, binning=2).factor == 2500.0
+    for given in ({}, {"pixel_size_um": 1.0, "pixel_size_um_key": "pixel"}):
+        with pytest.raises(ValueError, match="'1/cm' needs the size of a pixel"):
+            PublishingConfig(units="1/cm", **given)
+    of_each = PublishingConfig(units="1/cm", pixel_size_um_key="pixel")
+    assert of_each.scale({"pixel": 1}).factor == 1e4
+    for wrong in ({}, {"pixel": "0.65 um"}, {"pixel": 0.0}):
+        with pytest.raises(ConfigurationError, match=r"start key 'pixel'.*1/pixel"):
+            of_each.scale(wrong)

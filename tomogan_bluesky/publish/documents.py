@@ -14,7 +14,7 @@ from uuid import UUID, uuid5
 import event_model
 import numpy as np
 
-from ..config import PublishingConfig
+from ..config import PER_PIXEL, PublishingConfig, Scale
 from ..errors import PublishError
 from ..intake.uris import file_uri
 from .volume_documents import VolumeDocuments
@@ -90,6 +90,8 @@ class DerivedRun:
     config : PublishingConfig
         With a directory, the pixels go to a file there. Without, they go into the events, and are
         announced slab by slab whatever `announce` says.
+    scale : Scale
+        Units of what is published, and the factor that the slices, in 1/pixel, are multiplied by.
 
     Attributes
     ----------
@@ -107,11 +109,13 @@ class DerivedRun:
         attempt: int,
         metadata: Mapping[str, Any],
         config: PublishingConfig,
+        scale: Scale = PER_PIXEL,
     ) -> None:
         self.uid = derived_uid(derivation, attempt)
         self.volume_path: Path | None = None
         self._emit = emit
         self._config = config
+        self._scale = scale
         self._raw_uid: str = raw_start["uid"]
         self._start_metadata = {
             **{key: raw_start[key] for key in _INHERITED if raw_start.get(key) is not None},
@@ -141,7 +145,6 @@ class DerivedRun:
         self,
         shape: tuple[int, int, int],
         quantities: Sequence[str],
-        units: str = "1/pixel",
         scalars: Sequence[str] = (),
     ) -> None:
         """Say what is coming, and make the file for it.
@@ -152,8 +155,6 @@ class DerivedRun:
             Of the whole volume.
         quantities : sequence of str
             Names of the volumes that every slab brings.
-        units : str
-            Of all quantities.
         scalars : sequence of str
             Names of the numbers that every slab brings, one a slice; ``slice_index`` is added. The
             descriptor is emitted with the first slab, which shows their types.
@@ -175,7 +176,7 @@ class DerivedRun:
                 path,
                 shape,
                 quantities,
-                units=units,
+                units=self._scale.units,
                 attributes={
                     OWNER: self.uid,
                     "raw_run_uid": self._raw_uid,
@@ -188,7 +189,14 @@ class DerivedRun:
                 share_with(path, self._config.group)
         seen = "" if file is None else file_uri(self._as_tiled_sees(file.path))
         self._volume = VolumeDocuments(
-            self._run, shape, tuple(quantities), units, tuple(scalars), file, seen, swmr
+            self._run,
+            shape,
+            tuple(quantities),
+            self._scale.units,
+            tuple(scalars),
+            file,
+            seen,
+            swmr,
         )
 
     def write_slab(
@@ -204,6 +212,7 @@ class DerivedRun:
         first_slice : int
             Position of the slab in the volume; slabs come in row order.
         arrays : mapping of quantity to array, shape (slice, y, x)
+            In 1/pixel.
         scalars : mapping of name to sequence, one number a slice
 
         Raises
@@ -216,6 +225,9 @@ class DerivedRun:
             raise PublishError(
                 f"derived run {self.uid}: expected a slab between open_volume and stop"
             )
+        if self._scale.factor != 1:
+            factor = np.float32(self._scale.factor)
+            arrays = {quantity: factor * array for quantity, array in arrays.items()}
         self._volume.write(first_slice, arrays, scalars)
         if self._config.announce == "live" or self._volume.file is None:
             self._announce()

@@ -42,9 +42,9 @@ def state_bytes(geometry: ScanGeometry, oversampling: float = 1.5) -> int:
 class IncrementalGridrec:
     """Reconstructor in Fourier space that takes projections as they come.
 
-    Fixed blocks of consecutive projections are added to the grid in a fixed order, each as soon as it
-    is complete and the ones before it are added; until then its projections wait. So neither bits
-    nor, in the end, memory depend on the order of arrival. For one thread at a time.
+    Fixed blocks of consecutive projections are added to the grid in a fixed order, each as soon as
+    it is complete and the ones before it are added; until then its projections wait. So neither
+    bits nor, in the end, memory depend on the order of arrival. For one thread at a time.
 
     What a projection counts is needed when it is added, and depends on all angles: it follows from
     angles that are expected. The true ones may come with the projections, and differ in what does
