@@ -50,6 +50,7 @@ LAYERS = {
     "callback": 4,
     "replaying": 4,
     "serving": 4,
+    "bulk": 4,
     "training.trainer": 4,
     "sim": 4,
     "commands": 5,

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from . import bulk_replay
+
 _EXAMPLES = """\
 examples:
   tomogan-bluesky replay -1 --catalog my_catalog
@@ -15,6 +17,11 @@ examples:
   tomogan-bluesky replay 12 --catalog my_catalog --backend tomopy --rows 100:108 --again
   tomogan-bluesky replay 12 --catalog my_catalog --remove
       remove what was derived from scan 12, files included
+  tomogan-bluesky replay --query sample.name=foam --query 'time>=2026-11-01' --catalog my_catalog
+      all that answer both; what is there already is left alone
+  tomogan-bluesky replay --query plan_name=tomo_scan --catalog https://tiled.example.org \
+          --profile hex/tomogan.yml --dask tcp://cluster:8786
+      on a cluster, whose workers have TILED_API_KEY in their environment
 """
 
 
@@ -26,12 +33,18 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run", help="uid, unique beginning of a uid, scan_id, or -1 for the newest")
-    parser.add_argument("--catalog", required=True, type=Path, help="folder of the catalog")
-    parser.add_argument("--into", type=Path, help="publish to this catalog (default: the same)")
-    parser.add_argument("--backend", choices=("torch", "tomopy", "astra"), default="torch")
-    parser.add_argument("--method", choices=("gridrec", "fbp", "sirt", "tv"), default="gridrec")
-    parser.add_argument("--filter", default="ramlak", help="ramlak, shepp, hann, … or none")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument(
+        "run", nargs="?", help="uid, unique beginning of a uid, scan_id, or -1 for the newest"
+    )
+    parser.add_argument(
+        "--catalog", required=True, help="folder of the catalog; with --query also an address"
+    )
+    parser.add_argument("--into", help="publish to this catalog (default: the same)")
+    parser.add_argument("--profile", type=Path, metavar="FILE", help="settings of a beamline")
+    parser.add_argument("--backend", choices=("torch", "tomopy", "astra"), help="(torch)")
+    parser.add_argument("--method", choices=("gridrec", "fbp", "sirt", "tv"), help="(gridrec)")
+    parser.add_argument("--filter", help="ramlak, shepp, hann, … or none (ramlak)")
     parser.add_argument(
         "--centre",
         "--center",
@@ -44,6 +57,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("--again", action="store_true", help="compute again what is there already")
     parser.add_argument("--remove", action="store_true", help="remove what was derived, and stop")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    bulk_replay.add_arguments(parser, which)
     return parser
 
 
@@ -61,26 +75,16 @@ def rows(text: str) -> tuple[int, int]:
 def run(args: argparse.Namespace) -> int:
     from contextlib import ExitStack
 
-    from pydantic import ValidationError
     from tqdm import tqdm
 
     from ..callback import TomoGANCallback
-    from ..config import DEFAULT_MODEL, PublishingConfig, ReconstructionConfig, ScanConfig
-    from ..errors import ConfigurationError
     from ..publish.catalog import find_run
     from ..publish.server import serve_catalog
     from ..replaying import replay
 
-    try:
-        scan = ScanConfig(rows=args.rows)
-        reconstruction = ReconstructionConfig(
-            backend=args.backend,
-            method=args.method,
-            filter=args.filter,
-            rotation_centre=args.centre,
-        )
-    except ValidationError as error:
-        raise ConfigurationError("; ".join(_say(e) for e in error.errors())) from None
+    settings, model = _settings(args)
+    if args.query is not None:
+        return bulk_replay.run(args, settings, model)
     with ExitStack() as stack:
         source = stack.enter_context(serve_catalog(args.catalog))
         into = args.into or args.catalog
@@ -97,10 +101,11 @@ def run(args: argparse.Namespace) -> int:
         callback = stack.enter_context(
             TomoGANCallback(
                 target.client(),
-                {None: DEFAULT_MODEL, "none": None}.get(args.model, args.model),
-                scan=scan,
-                reconstruction=reconstruction,
-                publishing=PublishingConfig(directory=target.volumes),
+                model,
+                scan=settings.scan,
+                reconstruction=settings.reconstruction,
+                denoising=settings.denoising,
+                publishing=settings.publishing.model_copy(update={"directory": target.volumes}),
                 device=args.device,
                 again=args.again,
                 progress=show,
@@ -108,6 +113,34 @@ def run(args: argparse.Namespace) -> int:
         )
         reports = replay(raw, callback)
     return _tell(reports, args)
+
+
+def _settings(args: argparse.Namespace) -> tuple[Any, str | None]:
+    """Those of the profile, if there is one, with those of the command line over them."""
+    from pydantic import ValidationError
+
+    from ..config import DEFAULT_MODEL, Profile, Settings, load_profile
+    from ..errors import ConfigurationError
+
+    profile = load_profile(args.profile) if args.profile else Profile(version=1)
+    given = {
+        "scan": {"rows": args.rows},
+        "reconstruction": {
+            "backend": args.backend,
+            "method": args.method,
+            "filter": args.filter,
+            "rotation_centre": args.centre,
+        },
+    }
+    content = profile.model_dump(include=set(Settings.model_fields))
+    for section, values in given.items():
+        content[section] |= {key: value for key, value in values.items() if value is not None}
+    try:
+        settings = Settings.model_validate(content)
+    except ValidationError as error:
+        raise ConfigurationError("; ".join(_say(e) for e in error.errors())) from None
+    wanted = args.model or profile.model or "none"
+    return settings, {"default": DEFAULT_MODEL, "none": None}.get(wanted, wanted)
 
 
 def _say(problem: Any) -> str:
