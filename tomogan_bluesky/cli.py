@@ -9,6 +9,7 @@ from importlib import import_module
 
 from ._version import __version__
 from .errors import TomoGANError
+from .logs import JsonFormatter
 
 # Verb to module; each has add_parser(subparsers) and run(args) -> exit code.
 _COMMANDS = ("demo", "serve_catalog", "ingest", "replay", "serve", "doctor", "export", "train")
@@ -25,6 +26,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-v", "--verbose", action="count", default=0, help="say more (-v: info, -vv: debug)"
     )
+    parser.add_argument("--log-json", action="store_true", help="write the log as lines of JSON")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name in _COMMANDS:
         module = import_module(f".commands.{name}", __package__)
@@ -45,6 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(args.verbose, 2)]
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    if args.log_json:
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(JsonFormatter())
     logging.getLogger(__package__).setLevel(level)
     try:
         return int(args.execute(args))

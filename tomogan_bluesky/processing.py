@@ -7,6 +7,7 @@ a run is kept, logged, written into the derived stop document, and reported.
 
 import json
 import logging
+import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
@@ -145,6 +146,12 @@ class RunProcessor:
             centre_confidence=None if estimate is None else estimate.confidence,
             centre_methods={} if estimate is None else dict(estimate.methods),
             volume_path=derived.volume_path,
+            lag_s=time.time() - self._documents.stop_doc.get("time", time.time()),
+            first_slice_lag_s=(
+                counts.first_slice_time - float(scan.times.max())
+                if scan and counts.slices
+                else None
+            ),
             spooled=bool(emit.waiting),
         )
 
@@ -296,6 +303,8 @@ class RunProcessor:
                     done.volumes,
                     {"detector_row": [pipeline.preprocess.recorded_row(row) for row in rows]},
                 )
+            if not counts.slices:
+                counts.first_slice_time = time.time()
             counts.slices += len(rows)
             counts.failed_slices += len(rows) * failed
             if self._engine.progress is not None:
@@ -381,6 +390,7 @@ class _Counts:
     slices: int = 0
     failed_slices: int = 0
     clamped: int = 0
+    first_slice_time: float = 0.0
 
 
 def _fields(scan: Scan) -> Fields:

@@ -46,6 +46,12 @@ class RunReport:
         What each method has found.
     volume_path : Path or None
         The HDF5 file of the slices, where they are in one.
+    lag_s : float or None
+        From the raw run's stop document to the end of the derived run, by the clocks of both
+        machines; for a replay it is the age of the scan. None where nothing was published.
+    first_slice_lag_s : float or None
+        From the last projection to the moment when the first slices were published; below zero
+        where they were published during the scan.
     already_done : bool
         A successful derived run of the same settings was there, and nothing was computed.
     spooled : bool
@@ -65,6 +71,8 @@ class RunReport:
     centre_confidence: float | None = None
     centre_methods: dict[str, float] = field(default_factory=dict)
     volume_path: Path | None = None
+    lag_s: float | None = None
+    first_slice_lag_s: float | None = None
     already_done: bool = False
     spooled: bool = False
 

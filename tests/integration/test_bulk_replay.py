@@ -24,8 +24,8 @@ def batch(client):
     publish = TiledPublisher(client)
     for number in range(N):
         md = {"sample": {"name": name, "number": number}}
-        darks = 0 if number == 3 else 2  # that one will fail
-        for pair in scan_documents(frames=disc_frames(7), md=md, darks=darks):
+        flats = 0 if number == 3 else 2  # that one will fail
+        for pair in scan_documents(frames=disc_frames(7), md=md, flats=flats):
             publish(*pair)
     return name
 
@@ -65,7 +65,7 @@ def test_runs_that_are_done_are_left_alone_and_failures_are_told(catalog, batch,
     assert main([*order, "--query", "sample.number>=2", "--json"]) == 1
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [outcome["status"] for outcome in found] == ["success", "fail"]
-    assert "dark" in found[1]["report"]["reason"]
+    assert "flat" in found[1]["report"]["reason"]
 
     assert main([*order, "--query", "sample.number=2"]) == 0
     table = capsys.readouterr().out

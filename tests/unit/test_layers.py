@@ -50,6 +50,8 @@ LAYERS = {
     "callback": 4,
     "replaying": 4,
     "serving": 4,
+    "logs": 0,
+    "metrics": 4,
     "bulk": 4,
     "training.trainer": 4,
     "sim": 4,

@@ -4,6 +4,7 @@ import argparse
 import json
 import signal
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,9 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     where.add_argument(
         "--memory-gib", type=float, default=4.0, metavar="G", help="of documents that wait (4)"
     )
+    parser.add_argument(
+        "--metrics-port", type=int, metavar="N", help="serve numbers for Prometheus on this port"
+    )
     parser.add_argument("--json", action="store_true", help="print each report as a line of JSON")
     return parser
 
@@ -109,15 +113,21 @@ def run(args: argparse.Namespace) -> int:
 
     sources = _sources(args)
     status = StatusLine(sys.stderr)
-    with _callback(args) as callback:
+    told: list[Any] = [status.count, lambda report: _tell(report, args.json)]
+    with ExitStack() as stack:
+        callback = stack.enter_context(_callback(args))
         server = Server(
             callback,
             sources,
             share=Share(*args.share),
             inbox_bytes=int(args.memory_gib * 2**30),
-            on_report=lambda report: (status.count(report), _tell(report, args.json)),
+            on_report=lambda report: [tell(report) for tell in told],
             on_tick=status.show,
         )
+        if args.metrics_port is not None:
+            metrics = _metrics(server)
+            told.append(metrics.record)
+            stack.enter_context(metrics.served(args.metrics_port))
         handlers = {
             number: signal.signal(number, lambda *_: server.end())
             for number in (signal.SIGINT, signal.SIGTERM)
@@ -187,6 +197,31 @@ def _callback(args: argparse.Namespace) -> Any:
     if args.profile:
         return TomoGANCallback.from_profile(args.profile, publish, **options)
     return TomoGANCallback(publish, **{"model": DEFAULT_MODEL, **options})
+
+
+def _metrics(server: Any) -> Any:
+    from ..errors import BackendUnavailableError
+
+    try:
+        from ..metrics import Metrics
+    except ImportError as error:
+        raise BackendUnavailableError(
+            f"expected prometheus_client for --metrics-port, got: {error}; "
+            "pip install 'tomogan_bluesky[metrics]'"
+        ) from error
+    metrics = Metrics()
+    inbox = server.inbox
+    metrics.watch("waiting_documents", "Documents that wait", lambda: inbox.n_items)
+    metrics.watch("waiting_bytes", "Size of the documents that wait", lambda: inbox.n_bytes)
+    metrics.watch("open_runs", "Runs that go on", lambda: len(server.open_runs))
+    for source in server.sources:
+        metrics.watch(
+            "connected",
+            "Whether a source of documents is there",
+            lambda source=source: source.connected,
+            source=source.name,
+        )
+    return metrics
 
 
 def _tell(report: Any, as_json: bool) -> None:
