@@ -21,6 +21,7 @@ LAYERS = {
     "models.base": 1,
     "models.discriminator": 1,
     "models.features": 1,
+    "models.formats": 1,
     "models.generator": 1,
     "models.losses": 1,
     "models.mixed_scale": 1,

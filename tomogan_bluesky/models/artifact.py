@@ -1,19 +1,16 @@
-"""Model files: a scripted network and the card that says what it is.
+"""Model files: a network and the card that says what it is.
 
-Enters and leaves: files ``*.ts`` (TorchScript, with the card as JSON inside), by path, or by name
-for those that ship with the package.
+Enters and leaves: files ``*.ts`` or ``*.pt2`` (see `formats`), with the card as JSON inside, by
+path, or by name for those that ship with the package.
 
-TorchScript is executable code. So a name only ever means a file of this package, which must have
+Both formats are executable code. So a name only ever means a file of this package, which must have
 the sha256 that is recorded beside it, and any other file is loaded only where its path is given.
 """
 
 import hashlib
-import io
 import json
 import logging
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from copy import deepcopy
 from datetime import UTC, datetime
 from importlib import resources
@@ -27,14 +24,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from .._version import __version__
 from ..config import FilterName
 from ..errors import ConfigurationError, ModelError, ModelNotFoundError
+from .formats import SUFFIXES, for_inference, read, to_exported, to_torchscript
 from .generator import Generator, build_generator, parse_generator
 
 logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 
-_CARD = "card.json"  # the card's name inside the model file
-_SUFFIX = ".ts"
+_SHIPPED_SUFFIX = ".ts"
+# Sizes at which an exported network is compared with the one that it was made of: with and without
+# extension to a multiple of 16, along either axis, and tiny.
+_PARITY_SIZES = ((48, 64), (33, 80), (64, 47), (21, 35), (5, 3))
+_PARITY = 1e-5  # of the result's range
 
 
 class TrainedOn(BaseModel):
@@ -75,49 +76,73 @@ class ModelCard(BaseModel):
     """Of the parameters and buffers; filled in by `export_model`, checked by `load_model`."""
 
 
-def export_model(generator: torch.nn.Module, card: ModelCard, path: Path | str) -> ModelCard:
-    """Script a generator and write it with its card.
+def export_model(generator: Generator, card: ModelCard, path: Path | str) -> ModelCard:
+    """Write a network with its card, and see that what was written gives what it gives.
 
     Parameters
     ----------
-    generator : torch.nn.Module
-        With the signature of `models.generator`. It is left as it is; the file is in evaluation
-        mode, on the CPU.
+    generator : Generator
+        It is left as it is; the file is in evaluation mode, on the CPU.
     card : ModelCard
     path : path
-        The file to write, replaced if there.
+        The file to write, ``*.pt2`` for torch.export, else TorchScript; replaced if there.
 
     Returns
     -------
     ModelCard
         As written, with the weights' sha256.
+
+    Raises
+    ------
+    ModelError
+        The file that was written gives other results; nothing is replaced then.
     """
     path = Path(path)
-    plain = deepcopy(generator).cpu().eval()
-    card = card.model_copy(update={"weights_sha256": _weights_sha256(plain)})
+    card = card.model_copy(update={"weights_sha256": _weights_sha256(generator)})
+    write = to_exported if path.suffix == ".pt2" else to_torchscript
     partial = path.with_suffix(".partial")
-    with _without_deprecation():
-        scripted = torch.jit.script(plain)
-        torch.jit.save(scripted, str(partial), _extra_files={_CARD: card.model_dump_json(indent=1)})
+    partial.write_bytes(write(generator, card.model_dump_json(indent=1)))
+    try:
+        _check_parity(generator, partial)
+    except ModelError:
+        partial.unlink()
+        raise
     partial.replace(path)
     return card
 
 
+@torch.no_grad()
+def _check_parity(generator: Generator, path: Path) -> None:
+    module, _ = load_model(path)
+    eager = deepcopy(generator).cpu().eval()
+    random = torch.Generator().manual_seed(0)
+    for height, width in _PARITY_SIZES:
+        x = 0.01 * torch.rand(1, eager.depth, height, width, generator=random)
+        noise = torch.tensor([1e-3])
+        expected = eager(x, noise)
+        error = (module(x, noise) - expected).abs().max() / expected.abs().max()
+        if not error <= _PARITY:
+            raise ModelError(
+                f"{path}: expected the results of the network that was exported, but at {height} x "
+                f"{width} pixels they differ by {error:.2g} of their range; nothing was replaced"
+            )
+
+
 def load_model(
     path_or_name: Path | str, device: str | torch.device = "cpu"
-) -> tuple[torch.jit.ScriptModule, ModelCard]:
+) -> tuple[torch.nn.Module, ModelCard]:
     """Load a model by name, if it ships with the package, or by path.
 
     Parameters
     ----------
     path_or_name : path or str
-        A string without a folder and without the suffix ``.ts`` is a name.
+        A string without a folder and without the suffix ``.ts`` or ``.pt2`` is a name.
     device : str or torch.device
 
     Returns
     -------
-    module : torch.jit.ScriptModule
-        Frozen: for inference only.
+    module : torch.nn.Module
+        For inference only.
     card : ModelCard
 
     Raises
@@ -128,8 +153,7 @@ def load_model(
         A file that is not a model, of another format version, or not what it was.
     """
     module, card = _load(path_or_name, device)
-    with _without_deprecation():
-        return torch.jit.freeze(module.eval()), card
+    return for_inference(module), card
 
 
 def load_generator(path_or_name: Path | str) -> tuple[Generator, ModelCard]:
@@ -170,19 +194,13 @@ def network_of(card: ModelCard) -> Generator:
 
 def _load(
     path_or_name: Path | str, device: str | torch.device
-) -> tuple[torch.jit.ScriptModule, ModelCard]:
+) -> tuple[torch.nn.Module, ModelCard]:
     content = _read(path_or_name)
-    extra = {_CARD: ""}
     try:
-        with _without_deprecation():
-            module = torch.jit.load(io.BytesIO(content), map_location=device, _extra_files=extra)
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(
-            f"{path_or_name}: expected a TorchScript file, written by export_model; torch can't "
-            f"read this one ({reason}); fetch it again or export it again"
-        ) from error
-    card = _card(path_or_name, extra[_CARD])
+        module, text = read(content, device)
+    except ModelError as error:
+        raise ModelError(f"{path_or_name}: {error}") from error
+    card = _card(path_or_name, text)
     if (found := _weights_sha256(module)) != card.weights_sha256:
         raise ModelError(
             f"{path_or_name}: expected weights with sha256 {card.weights_sha256}, as its card "
@@ -222,16 +240,16 @@ def _read(path_or_name: Path | str) -> bytes:
 
 
 def _is_name(text: str) -> bool:
-    return Path(text).name == text and not text.endswith(_SUFFIX)
+    return Path(text).name == text and not text.endswith(SUFFIXES)
 
 
 def _read_shipped(name: str, known: Mapping[str, str]) -> bytes:
     if name not in known:
         raise ModelNotFoundError(
             f"no model is called {name!r}; expected one of: {', '.join(known)}, or the path of a "
-            f"model file (*{_SUFFIX})"
+            f"model file (*{', *'.join(SUFFIXES)})"
         )
-    content = (_shipped() / f"{name}{_SUFFIX}").read_bytes()
+    content = (_shipped() / f"{name}{_SHIPPED_SUFFIX}").read_bytes()
     if (found := hashlib.sha256(content).hexdigest()) != known[name]:
         raise ModelError(
             f"model {name!r}: expected the file with sha256 {known[name]}, got {found}; the "
@@ -269,12 +287,3 @@ def _weights_sha256(module: torch.nn.Module) -> str:
         digest.update(f"{name} {values.dtype} {values.shape}".encode())
         digest.update(values.tobytes())
     return digest.hexdigest()
-
-
-@contextmanager
-def _without_deprecation() -> Iterator[None]:
-    """Silence torch's notice that TorchScript is deprecated, and nothing else."""
-    with warnings.catch_warnings():
-        for category in (DeprecationWarning, FutureWarning):
-            warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is", category)
-        yield

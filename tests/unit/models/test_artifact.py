@@ -8,11 +8,12 @@ from pydantic import ValidationError
 
 from tomogan_bluesky.config import DEFAULT_MODEL
 from tomogan_bluesky.errors import ModelError, ModelNotFoundError
-from tomogan_bluesky.models import artifact
+from tomogan_bluesky.models import artifact, formats
 from tomogan_bluesky.models.artifact import (
     ModelCard,
     TrainedOn,
     export_model,
+    load_generator,
     load_model,
     model_sha256,
     shipped_models,
@@ -75,6 +76,61 @@ def test_what_is_loaded_is_what_was_exported(generator, exported):
     assert model_sha256(exported) == hashlib.sha256(exported.read_bytes()).hexdigest()
 
 
+@pytest.fixture(scope="module")
+def exported_graph(tmp_path_factory):
+    """A network, and its file of torch.export. The smallest one: tracing takes seconds."""
+    torch.manual_seed(3)
+    generator = build_generator("msd", layers=3, depth=3)
+    torch.nn.init.normal_(generator.body.head.weight)
+    path = tmp_path_factory.mktemp("graph") / "test.pt2"
+    card = CARD.model_copy(update={"network": "msd(layers=3, depth=3)", "depth": 3})
+    return generator, export_model(generator, card, path), path
+
+
+@pytest.mark.parametrize("size", [(40, 40), (33, 47), (1, 1)])
+def test_a_graph_of_torch_export_is_the_network_too(exported_graph, size):
+    generator, card, path = exported_graph
+    module, found = load_model(path)
+    assert found == card
+    x, noise = 0.01 * torch.rand(1, 3, *size), torch.tensor([1e-3])
+    with torch.no_grad():
+        assert torch.equal(module(x, noise), generator.eval()(x, noise))
+    again, _ = load_generator(path)
+    assert all(torch.equal(v, generator.state_dict()[k]) for k, v in again.state_dict().items())
+
+
+def test_both_formats_hold_the_same_weights(exported_graph, tmp_path):
+    generator, card, _ = exported_graph
+    scripted = export_model(generator, card, tmp_path / "test.ts")
+    assert scripted.weights_sha256 == card.weights_sha256
+
+
+def test_what_gives_other_results_than_the_network_is_not_written(generator, exported, monkeypatch):
+    before = exported.read_bytes()
+    good = artifact.to_torchscript
+
+    def other(_, card):
+        wrong = build_generator("unet4", base=4)
+        wrong.load_state_dict(generator.state_dict())
+        wrong.residual = False
+        return good(wrong, card)
+
+    monkeypatch.setattr(artifact, "to_torchscript", other)
+    with pytest.raises(ModelError, match="48 x 64 pixels they differ by .* nothing was replaced"):
+        export_model(generator, CARD, exported)
+    assert exported.read_bytes() == before
+    assert [p.name for p in exported.parent.iterdir()] == ["test.ts"]
+
+
+def test_a_model_is_trained_further_from_its_file(generator, exported):
+    again, card = load_generator(exported)
+    assert card.network == "unet4(base=4)"
+    assert all(torch.equal(v, generator.state_dict()[k]) for k, v in again.state_dict().items())
+    with_card(exported, network="unet4(base=8)")
+    with pytest.raises(ModelError, match=r"network of this version, got unet4\(base=8\)"):
+        load_generator(exported)
+
+
 def test_export_leaves_the_generator_alone(generator, tmp_path):
     generator.train()
     before = {k: v.clone() for k, v in generator.state_dict().items()}
@@ -121,19 +177,19 @@ def test_a_name_is_never_a_file_of_the_working_directory(exported, tmp_path, mon
 def test_corrupt_file(content, tmp_path):
     path = tmp_path / "bad.ts"
     path.write_bytes(content)
-    with pytest.raises(ModelError, match=r"bad\.ts: expected a TorchScript file"):
+    with pytest.raises(ModelError, match=r"bad\.ts: expected a TorchScript or torch.export file"):
         load_model(path)
 
 
 def test_truncated_file(exported):
     exported.write_bytes(exported.read_bytes()[:-2000])
-    with pytest.raises(ModelError, match="expected a TorchScript file"):
+    with pytest.raises(ModelError, match="expected a TorchScript or torch.export file"):
         load_model(exported)
 
 
 def test_file_without_a_card(generator, tmp_path):
     path = tmp_path / "plain.ts"
-    with artifact._without_deprecation():
+    with formats.without_deprecation():
         torch.jit.save(torch.jit.script(generator), str(path))
     with pytest.raises(ModelError, match="expected a model card inside"):
         load_model(path)
