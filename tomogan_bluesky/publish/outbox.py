@@ -83,17 +83,17 @@ class Outbox:
                 self._courier.bring(self._target)
 
     def _keep(self, name: str, doc: Mapping[str, Any]) -> None:
-        if self._spool is not None and name == "start":
-            self._kept = self._spool.open(self._target, doc)
-        if self._kept is None:
-            return
         try:
-            self._kept.append(name, doc)
+            if self._spool is not None and name == "start":
+                self._kept = self._spool.open(self._target, doc)
+            if self._kept is not None:
+                self._kept.append(name, doc)
         except PublishError as error:
-            self._kept.discard()
+            if self._kept is not None:
+                self._kept.discard()
+                self._kept = None
             if self.waiting is not None:
                 raise
-            self._kept = None
             logger.warning("%s; a run on its way is lost if its server goes away now", error)
 
     def _send(self, name: str, doc: Mapping[str, Any]) -> None:

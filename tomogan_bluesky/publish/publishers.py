@@ -21,7 +21,7 @@ from .courier import Courier
 from .documents import derived_uid, volume_path
 from .explain import explain_request
 from .outbox import Outbox
-from .spool import Spool, default_folder
+from .spool import Spool, SpooledRun, default_folder
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ class Publishers:
         PublishError
             As in `next_attempt`.
         """
-        known = self._spool.attempts(derivation) if self._spool is not None else []
+        known: list[Attempt] = []
         for target in self._targets:
             if isinstance(target, Elsewhere):
                 known += target.attempts(derivation)
@@ -133,19 +133,28 @@ class Publishers:
         if self._spool is None:
             with self._forgotten_on_error(target):
                 return attempts(self._connect(target), derivation)
+        waiting = self._waiting(name)
+        found = [run.attempt for run in waiting if run.derivation == derivation]
         if self._courier.is_away(name):
-            return []
+            return found
         try:
             with self._forgotten_on_error(target):
                 client = self._connect(target)
                 knock(client)
-                found = attempts(client, derivation)
+                found += attempts(client, derivation)
         except ServerAwayError as error:
             self._courier.report_away(name, error)
-            return []
-        if self._spool.waiting(name):
-            self._courier.bring(name)
+        else:
+            if waiting:
+                self._courier.bring(name)
         return found
+
+    def _waiting(self, name: str) -> list[SpooledRun]:
+        try:
+            return [] if self._spool is None else self._spool.waiting(name)
+        except PublishError as error:
+            logger.warning("%s; nothing can wait there", error)
+            return []
 
     def find_run(self, uid: str) -> Any:
         """The archived run of a uid, from the first catalog that has it; None where none has.

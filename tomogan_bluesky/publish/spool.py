@@ -65,10 +65,7 @@ class Spool:
                 run._start(target, start_doc)
                 return run
         except OSError as error:
-            raise PublishError(
-                f"{self.folder}: expected a folder in which derived runs can wait for their "
-                f"server, got: {error.strerror}; see publishing.spool"
-            ) from error
+            raise self._no_folder(error) from error
         raise PublishError(
             f"derived run {start_doc['uid']}: expected to be the only one who publishes it, but "
             "another process does so now"
@@ -78,25 +75,31 @@ class Spool:
         """The runs in the spool, for one target or for any, the oldest first.
 
         Some may be in the hands of other processes: `SpooledRun.claim` tells.
+
+        Raises
+        ------
+        PublishError
+            The folder cannot be read.
         """
-        if not self.folder.is_dir():
+        try:
+            runs = [SpooledRun(path, self) for path in self.folder.iterdir()]
+        except FileNotFoundError:
             return []
-        runs = [SpooledRun(path, self) for path in self.folder.iterdir() if path.is_dir()]
+        except OSError as error:
+            raise self._no_folder(error) from error
         known = [(about["since"], run) for run in runs if (about := run.about) is not None]
         known.sort(key=lambda item: item[0])
         return [run for _, run in known if target in (None, run.target)]
 
-    def attempts(self, derivation: str) -> list[Attempt]:
-        """The attempts at a derivation that wait."""
-        return [
-            Attempt(about["uid"], about["attempt"], about["exit_status"])
-            for run in self.waiting()
-            if (about := run.about) is not None and about["derivation"] == derivation
-        ]
-
     def used_bytes(self) -> int:
         """How much is in it."""
         return sum(run.size_bytes() for run in self.waiting())
+
+    def _no_folder(self, error: OSError) -> PublishError:
+        return PublishError(
+            f"{self.folder}: expected a folder in which derived runs can wait for their server, "
+            f"got: {error.strerror}; see publishing.spool"
+        )
 
     def check_room(self, n_bytes: int) -> None:
         """Raise PublishError where so much more does not fit."""
@@ -151,6 +154,15 @@ class SpooledRun:
     @property
     def target(self) -> str:
         return str((self.about or {}).get("target", ""))
+
+    @property
+    def derivation(self) -> str:
+        return str((self.about or {}).get("derivation", ""))
+
+    @property
+    def attempt(self) -> Attempt:
+        about = self.about or {}
+        return Attempt(self.uid, about.get("attempt", 0), about.get("exit_status"))
 
     def size_bytes(self) -> int:
         """Of its documents."""
