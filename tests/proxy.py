@@ -5,6 +5,7 @@ import socket
 import socketserver
 import struct
 import threading
+import time
 from urllib.parse import urlsplit
 
 _RESET = struct.pack("ii", 1, 0)  # a closed connection is torn down, not said goodbye to
@@ -18,11 +19,13 @@ class Proxy:
     - "pass": all is well;
     - "refuse": nobody listens any more, and connections are cut;
     - "freeze": connections stay open, and nothing goes through (a half-open TCP connection);
-    - "lose answers": requests go through, answers are cut off;
+    - "lose an answer": the next request goes through, its answer is cut off, then all is well;
+    - "slow": every answer takes a while;
     - "garbage": answers that are no HTTP;
     - an HTTP status, such as 503: every request is answered by that.
 
-    A mode applies to connections that are open, too: they are cut, except for "freeze".
+    A mode applies to connections that are open, too: "freeze", "lose an answer" and "slow" leave
+    them as they are, and the others cut them.
     """
 
     def __init__(self, uri: str) -> None:
@@ -56,6 +59,7 @@ class Proxy:
             self._listen()
         if mode != "freeze":
             self._thawed.set()
+        if mode not in ("freeze", "lose an answer", "slow"):
             self._cut()
 
     def close(self) -> None:
@@ -124,8 +128,11 @@ class Proxy:
         try:
             while data := source.recv(65536):
                 self._thawed.wait()
-                if answers and self._mode == "lose answers":
+                if answers and self._mode == "lose an answer":
+                    self._mode = "pass"
                     break
+                if answers and self._mode == "slow":
+                    time.sleep(0.05)
                 sink.sendall(data)
         except OSError:
             pass

@@ -12,7 +12,17 @@ from .errors import TomoGANError
 from .logs import JsonFormatter
 
 # Verb to module; each has add_parser(subparsers) and run(args) -> exit code.
-_COMMANDS = ("demo", "serve_catalog", "ingest", "replay", "serve", "doctor", "export", "train")
+_COMMANDS = (
+    "demo",
+    "serve_catalog",
+    "ingest",
+    "replay",
+    "serve",
+    "doctor",
+    "export",
+    "train",
+    "spool",
+)
 
 
 def make_parser() -> argparse.ArgumentParser:

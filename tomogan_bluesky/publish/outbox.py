@@ -11,7 +11,7 @@ from typing import Any
 from tiled.client.base import BaseClient
 
 from ..errors import PublishError, ServerAwayError
-from .catalog import TiledPublisher, may_hold_rows_twice
+from .catalog import TiledPublisher, final_version, may_hold_rows_twice
 from .courier import Courier, send_again
 from .spool import Spool, SpooledRun
 
@@ -101,15 +101,20 @@ class Outbox:
         if self._publish is not None:
             self._publish(name, doc)
         elif away:
-            self.waiting = self.waiting or self._courier.why_away(self._target)
+            self._explain(self._courier.why_away(self._target))
         elif name == "start":
             self._publish = TiledPublisher(self._connect())
             self._publish(name, doc)
         elif self._kept is not None:
-            self._publish = send_again(self._connect(), self._kept)
-            self.waiting = None
+            self._catch_up(self._connect(), self._kept)
         if name == "stop" and self._publish is not None:
             self._check_once(doc["run_start"])
+
+    def _catch_up(self, client: BaseClient, kept: SpooledRun) -> None:
+        """Go on with a server that is back, unless it has a final version by now."""
+        if final_version(client, kept.derivation) is None:
+            self._publish = send_again(client, kept)
+            self.waiting = None
 
     def _check_once(self, uid: str) -> None:
         """Send a run again, once, where Tiled may have taken rows of it twice."""
@@ -123,5 +128,10 @@ class Outbox:
         self._forget()
         if self._kept is None:
             raise error
-        self.waiting = str(error)
         self._courier.report_away(self._target, error)
+        self._explain(str(error))
+
+    def _explain(self, why: str) -> None:
+        if self.waiting is None and self._kept is not None:
+            self.waiting = why
+            self._kept.explain(why)
