@@ -1,0 +1,134 @@
+"""Milliseconds that a network takes for a slice: plain, and as a model file is used.
+
+    python benchmarks/inference.py [--quick] [--json] [--threads 2] [--device cuda]
+
+"eager" calls the network as it was trained, one slice at a time. "shipped" is what denoises scans:
+`TorchScriptDenoiser` with a TorchScript file (frozen, channels last, one slice at a time), the
+estimate of the noise included; "shipped, pt2" is the same with a file of torch.export. All methods
+of a network take turns, so that a busy machine slows all of them; the median of the turns counts.
+Weights are random: they do not change the time.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+
+from tomogan_bluesky.denoise import TorchScriptDenoiser
+from tomogan_bluesky.models.artifact import ModelCard, TrainedOn, export_model
+from tomogan_bluesky.models.generator import Generator, build_generator, describe_generator
+
+# Every preset; unet4 in its default width and in that of the review.
+NETWORKS: tuple[tuple[str, dict[str, int]], ...] = (
+    ("unet4", {"base": 16}),
+    ("unet4", {"base": 24}),
+    ("tomogan3", {}),
+    ("unet4", {"base": 16, "depth": 5}),
+    ("unet3d", {"base": 8, "depth": 5}),
+    ("msd", {"layers": 30}),
+)
+Row = tuple[str, str, str, float, str]
+"""Case, method, metric, value, unit."""
+
+
+def take_turns(
+    methods: dict[str, Callable[[], object]], turns: int, device: str
+) -> dict[str, float]:
+    """Median seconds of a call of each, after two to warm up."""
+    times: dict[str, list[float]] = {name: [] for name in methods}
+    for turn in range(-2, turns):
+        for name, call in methods.items():
+            start = time.perf_counter()
+            call()
+            if device != "cpu":
+                torch.cuda.synchronize()
+            if turn >= 0:
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def methods_of(
+    generator: Generator, network: str, size: int, device: str, folder: Path, graph: bool
+) -> dict[str, Callable[[], object]]:
+    """Ways to denoise the middle one of as many slices as the network sees."""
+    depth = generator.depth
+    slices = 0.01 * torch.rand(depth, size, size, device=device)
+    noise = torch.tensor([1e-3], device=device)
+    context = (depth // 2, depth - 1 - depth // 2)
+    eager = generator.to(device).eval()
+
+    def plain() -> torch.Tensor:
+        with torch.inference_mode():
+            return eager(slices[None], noise)
+
+    card = ModelCard(
+        name="benchmark",
+        network=network,
+        depth=depth,
+        dose_range=(1.0, 1.0),
+        reconstruction=TrainedOn(method="gridrec", filter="ramlak"),
+        training_command="none",
+    )
+    methods: dict[str, Callable[[], object]] = {"eager": plain}
+    for name, file in (("shipped", "model.ts"), ("shipped, pt2", "model.pt2")):
+        if file.endswith(".pt2") and not graph:
+            continue
+        export_model(generator, card, folder / file)
+        denoiser = TorchScriptDenoiser(folder / file, device)
+        methods[name] = lambda d=denoiser: d(slices, context)
+    return methods
+
+
+def measure(device: str, quick: bool) -> Iterator[Row]:
+    """All rows, as they are measured."""
+    size, turns = (64, 2) if quick else (512, 7)
+    for name, options in NETWORKS:
+        torch.manual_seed(0)
+        generator = build_generator(name, **options)
+        network = describe_generator(name, options)
+        case = f"{network}, {size} x {size}, {device}"
+        with tempfile.TemporaryDirectory() as folder:
+            # Tracing takes many seconds: the quick version does it for one network.
+            graph = not quick or name == "msd"
+            methods = methods_of(generator, network, size, device, Path(folder), graph)
+            seconds = take_turns(methods, turns, device)
+        for method, value in seconds.items():
+            yield case, method, "time", 1000 * value, "ms/slice"
+        for method, value in seconds.items():
+            if method != "eager":
+                yield case, method, "speed over eager", seconds["eager"] / value, "x"
+
+
+def main() -> int:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="small slices, to see that it works")
+    parser.add_argument("--json", action="store_true", help="one object a line")
+    parser.add_argument("--threads", type=int, help="of the processor (default: torch's choice)")
+    parser.add_argument("--device", help="cpu, cuda, … (default: cpu, and cuda where there is one)")
+    arguments = parser.parse_args()
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    found = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    for device in [arguments.device] if arguments.device else found:
+        shown = ""
+        for case, method, metric, value, unit in measure(device, arguments.quick):
+            if arguments.json:
+                row = {"benchmark": "inference", "case": case, "method": method, "metric": metric}
+                print(json.dumps({**row, "value": value, "unit": unit}), flush=True)
+                continue
+            if case != shown:
+                print(f"\n{case}")
+                shown = case
+            print(f"{method:<16}{metric:<20}{value:>12.4g} {unit}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
