@@ -27,8 +27,8 @@ import classical
 import numpy as np
 import torch
 
+from tomogan_bluesky.config import DEFAULT_MODEL
 from tomogan_bluesky.denoise import TorchScriptDenoiser
-from tomogan_bluesky.models.artifact import DEFAULT_MODEL
 from tomogan_bluesky.training.goals import Verdict, verdict_table, verdicts
 from tomogan_bluesky.training.metrics import field_of_view
 from tomogan_bluesky.training.pinned import DOSES, PINNED_SETS, PinnedSlices, pinned_slices

@@ -22,6 +22,7 @@ _COMMANDS = (
     "export",
     "train",
     "spool",
+    "evaluate",
 )
 
 

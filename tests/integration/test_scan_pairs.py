@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from bluesky import RunEngine
+from generators import export_untrained
 from scans import scan_documents
 
+from tomogan_bluesky.cli import main
 from tomogan_bluesky.commands import train
 from tomogan_bluesky.errors import ConfigurationError, NoScansError
 from tomogan_bluesky.models.artifact import load_model
@@ -206,3 +208,20 @@ def test_queries_that_are_none(tmp_path):
     ):
         with pytest.raises(ConfigurationError, match=message):
             run(f"--catalog {tmp_path} --query {words} {SMALL} --output {tmp_path}")
+
+
+def test_evaluate_scores_models_on_archived_scans(
+    archive, catalog, technique, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("TILED_API_KEY", catalog.api_key)
+    model = export_untrained(tmp_path / "idle.ts")
+    words = f"evaluate {model} --tiled {catalog.uri} --json --query technique='{technique}'"
+    assert main(shlex.split(f"{words} sample=one")) == 0
+    noisy, idle = map(json.loads, capsys.readouterr().out.splitlines())
+    assert noisy["set"] == archive["one", 0.25][:8]
+    assert (noisy["dose"], noisy["slices"]) == (0.25, 3)
+    assert idle["psnr"] == pytest.approx(noisy["psnr"], abs=1e-3)
+    assert main(shlex.split(f"{words} sample=one dose=1.0")) == 0
+    (noisy, _) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert noisy["set"].endswith("even against odd projections")
+    assert noisy["dose"] == 1.0

@@ -5,7 +5,7 @@ import shlex
 import pytest
 import torch
 
-from tomogan_bluesky.commands import train, train_stages
+from tomogan_bluesky.commands import train, train_data, train_stages
 from tomogan_bluesky.denoise import TorchScriptDenoiser
 from tomogan_bluesky.errors import ConfigurationError, ModelNotFoundError, TrainingError
 from tomogan_bluesky.models.artifact import load_generator, load_model
@@ -73,7 +73,7 @@ def test_default_is_the_recipe_of_the_shipped_model(tmp_path):
     args = parser.parse_args(["train", "--simulated", "--output", str(tmp_path)])
     config = train_stages.make_config(args, "pixel", World())
     assert config.minutes == 45
-    recipes, validation = train._recipes(args, config)
+    recipes, validation = train_data._recipes(args, config)
     assert sum(recipe.n_slices for recipe in recipes) == 680
     assert validation.doses == (1.0, 0.25, 0.1)
 
@@ -143,7 +143,7 @@ def test_review_is_512_columns_and_four_processes(tmp_path):
     args = parser.parse_args(words)
     config = train_stages.make_config(args, "pixel", World())
     assert (config.crop, config.batch, config.epochs, config.processes) == (512, 16, 200, 4)
-    assert train._recipes(args, config)[0][0].size == 512
+    assert train_data._recipes(args, config)[0][0].size == 512
     args = parser.parse_args([*words, "--processes", "1", "--steps", "7"])
     config = train_stages.make_config(args, "pixel", World())
     assert (config.processes, config.steps, config.epochs) == (1, 7, None)
