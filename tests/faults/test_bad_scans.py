@@ -255,9 +255,8 @@ def test_a_tiled_server_that_is_down_costs_the_documents_not_the_slices(tmp_path
         for name, doc in scan_documents():
             callback(name, doc)
         (report,) = callback.wait(120)
-    assert report.exit_status == "fail"
     assert "127.0.0.1:9" in report.reason
-    assert report.derived_uid is None
+    assert "waits in the spool" in report.reason
     assert report.volume_path.exists()
 
 

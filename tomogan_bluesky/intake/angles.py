@@ -28,8 +28,8 @@ class Angles:
 
     def __init__(self, config: ScanConfig) -> None:
         self._config = config
-        self._of_point: dict[int, tuple[float, float]] = {}
-        self._stored: list[tuple[FrameSource, int, int, int, float]] = []
+        self._of_point: dict[int, tuple[tuple[float, ...], float]] = {}
+        self._stored: list[tuple[FrameSource, int, int, int, int, float]] = []
         self._monitored: list[tuple[float, float]] = []
         self._start: Mapping[str, Any] = {}
         self.candidates: list[str] = []
@@ -37,15 +37,16 @@ class Angles:
 
     def at_point(self, number: int, time: float, theta: float) -> None:
         """The angle of one projection; of two for one point the later counts."""
-        earlier = self._of_point.get(number)
-        if earlier is None or earlier[0] <= time:
-            self._of_point[number] = (time, theta)
+        self._keep(number, (time,), theta)
 
     def at_points_in(
-        self, source: FrameSource, first_number: int, first: int, last: int, unit: float
+        self, source: FrameSource, order: int, first_number: int, first: int, last: int, unit: float
     ) -> None:
-        """Angles [first, last) of a dataset belong to the projections from `first_number`."""
-        self._stored.append((source, first_number, first, last, unit))
+        """Angles [first, last) of a dataset belong to the projections from `first_number`.
+
+        Of two for one point that in the later file counts (by `order`), or later in one file.
+        """
+        self._stored.append((source, order, first_number, first, last, unit))
 
     def at_time(self, time: float, theta: float) -> None:
         """A reading of a monitor."""
@@ -84,11 +85,11 @@ class Angles:
         AnglesError
             No angle anywhere.
         """
-        for source, first_number, first, last, unit in self._stored:
+        for source, order, first_number, first, last, unit in self._stored:
             available = min(last, source.count(last))
             values = np.ravel(source.read(slice(first, available), slice(None)))
             for i, value in enumerate(values):
-                self.at_point(first_number + i, float(first + i), float(value) * unit)
+                self._keep(first_number + i, (order, first + i), float(value) * unit)
         self._stored.clear()
         if self._of_point:
             missing = (0.0, np.nan)
@@ -110,6 +111,11 @@ class Angles:
             "scan.angle_units), a monitor stream in scan.angle_stream, or keys of the start "
             "document in scan.start_angles"
         )
+
+    def _keep(self, number: int, recorded: tuple[float, ...], theta: float) -> None:
+        earlier = self._of_point.get(number)
+        if earlier is None or earlier[0] <= recorded:
+            self._of_point[number] = (recorded, theta)
 
     def _start_keys(self) -> tuple[str, ...]:
         keys = self._config.start_angles or ()

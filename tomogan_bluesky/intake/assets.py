@@ -34,12 +34,22 @@ class Assets:
     def __init__(self, config: ScanConfig) -> None:
         self._config = config
         self._documents: dict[str, Mapping[str, Any]] = {}
+        self._order: dict[str, int] = {}
         self._sources: dict[str, FrameSource] = {}
         self._without_times: set[str] = set()  # files that cannot be read here
 
     def add(self, doc: Mapping[str, Any]) -> None:
         """Learn of a `stream_resource` or `resource` document."""
         self._documents[doc["uid"]] = doc
+        self._order.setdefault(doc["uid"], len(self._order))
+
+    def knows(self, uid: str) -> bool:
+        """Whether the document of a resource has come."""
+        return uid in self._documents
+
+    def order(self, uid: str) -> int:
+        """Number of a resource among all, in the order in which they came."""
+        return self._order[uid]
 
     def data_key(self, uid: str) -> str:
         """The data key that a `stream_resource` belongs to."""

@@ -8,6 +8,8 @@ Everything that is a convention of a beamline (names of streams and keys, units,
 here; behind this module angles are in radians and frames are identified by kind and number.
 """
 
+import logging
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,6 +23,8 @@ from .archive import CatalogFrames
 from .assets import Assets
 from .frames import StoredFrame
 from .keys import angle_keys, image_keys, radians_per_unit, the_angle, the_image
+
+logger = logging.getLogger(__name__)
 
 FrameKind = Literal["projection", "dark", "flat"]
 
@@ -37,18 +41,24 @@ class Frame:
         point that is taken again after a pause has the number of the first.
     time : float
         When it was recorded, seconds since 1970. For a frame that comes with no time, that of its
-        descriptor; `index` then tells earlier from later.
+        descriptor; `place` then tells earlier from later.
     pixels : array or StoredFrame, shape (row, column)
         As recorded, by reference. Not necessarily of the expected shape: the store judges.
-    index : int
-        Its place in its file; 0 for frames inside events.
+    place : (int, int)
+        Which of the stream's files it is in, in their order, and where in it; (0, 0) for frames
+        inside events.
     """
 
     kind: FrameKind
     number: int
     time: float
     pixels: np.ndarray | StoredFrame
-    index: int = 0
+    place: tuple[int, int] = (0, 0)
+
+    @property
+    def recorded(self) -> tuple[float, tuple[int, int]]:
+        """Of two frames of one point, the one with the larger value was recorded later."""
+        return self.time, self.place
 
 
 @dataclass(frozen=True)
@@ -97,6 +107,8 @@ class ScanDocuments(DocumentRouter):
         self._monitors: dict[str, tuple[str, float]] = {}
         self._assets = Assets(config)
         self._datums: dict[str, tuple[str, Mapping[str, Any]]] = {}
+        # Documents that came before one that they refer to, by its uid.
+        self._early: defaultdict[str, list[Callable[[], None]]] = defaultdict(list)
         self.angles = Angles(config)
         self.start_doc: Mapping[str, Any] = {}
         self.stop_doc: Mapping[str, Any] = {}
@@ -180,6 +192,10 @@ class ScanDocuments(DocumentRouter):
         if plan is None:
             return
         data = doc["data"]
+        datum = data.get(plan.image_key)
+        if isinstance(datum, str) and datum not in self._datums:
+            self._early[datum].append(lambda: self.event(doc))
+            return
         frames = self._frames_in(data[plan.image_key], plan) if plan.image_key in data else []
         n = len(frames) or plan.n_frames
         first = (doc["seq_num"] - 1) * n + 1
@@ -190,42 +206,59 @@ class ScanDocuments(DocumentRouter):
             ):
                 self.angles.at_point(first + i, doc["time"], float(value) * plan.radians_per_unit)
         times = self._times(doc, plan, n)
-        for i, (index, pixels) in enumerate(frames):
+        for i, (place, pixels) in enumerate(frames):
             when = float(times[i] if len(times) == n else times[0])
-            self._on_frame(Frame(plan.kind, first + i, when, pixels, index))
+            self._on_frame(Frame(plan.kind, first + i, when, pixels, place))
 
     def resource(self, doc: Mapping[str, Any]) -> None:
         self._assets.add(doc)
 
     def datum(self, doc: Mapping[str, Any]) -> None:  # type: ignore[override]  # a sink
         self._datums[doc["datum_id"]] = (doc["resource"], doc["datum_kwargs"])
+        self._arrived(doc["datum_id"])
 
     def stream_resource(self, doc: Mapping[str, Any]) -> None:
         self._assets.add(doc)
+        self._arrived(doc["uid"])
 
     def stream_datum(self, doc: Mapping[str, Any]) -> None:
         plan = self._plans.get(doc["descriptor"])
         if plan is None:
             return
-        key = self._assets.data_key(doc["stream_resource"])
+        resource = doc["stream_resource"]
+        if not self._assets.knows(resource):
+            self._early[resource].append(lambda: self.stream_datum(doc))
+            return
+        key, order = self._assets.data_key(resource), self._assets.order(resource)
         if key not in (plan.image_key, plan.angle_key):
             return
         source = self._assets.source(doc["stream_resource"])
         first, last = doc["indices"]["start"], doc["indices"]["stop"]
         number = doc["seq_nums"]["start"]
         if key == plan.angle_key:
-            self.angles.at_points_in(source, number, first, last, plan.radians_per_unit)
+            self.angles.at_points_in(source, order, number, first, last, plan.radians_per_unit)
             return
         n = plan.n_frames
         for i in range((last - first) * n):
-            index = first * n + i
-            pixels = StoredFrame(source, index)
-            self._on_frame(Frame(plan.kind, (number - 1) * n + 1 + i, plan.time, pixels, index))
+            pixels = StoredFrame(source, first * n + i)
+            place = (order, pixels.index)
+            self._on_frame(Frame(plan.kind, (number - 1) * n + 1 + i, plan.time, pixels, place))
 
     def stop(self, doc: Mapping[str, Any]) -> None:
         self.stop_doc = doc
+        if waiting := sum(map(len, self._early.values())):
+            logger.warning(
+                "run %s: %d documents refer to others that never came, and are left out",
+                self.start_doc.get("uid"),
+                waiting,
+            )
 
     # Details -----------------------------------------------------------------------------------
+
+    def _arrived(self, uid: str) -> None:
+        """Go on with the documents that waited for one."""
+        for take in self._early.pop(uid, ()):
+            take()
 
     def _angle_of(self, descriptor: Mapping[str, Any]) -> tuple[str | None, float]:
         """The angle's data key and its factor to radians, if the stream has one."""
@@ -271,22 +304,25 @@ class ScanDocuments(DocumentRouter):
             return self._assets.times_in_file_of(value[0].source, slice(first, first + n))
         return None
 
-    def _frames_in(self, value: Any, plan: _Plan) -> list[tuple[int, np.ndarray | StoredFrame]]:
-        """The frames of one point, each with its index in its file."""
+    def _frames_in(
+        self, value: Any, plan: _Plan
+    ) -> list[tuple[tuple[int, int], np.ndarray | StoredFrame]]:
+        """The frames of one point, each with its place in the files."""
         if isinstance(value, str):
             resource, kwargs = self._datums[value]
             source, n = self._assets.source(resource), self._assets.frames_a_point(resource)
             first = int(kwargs.get("point_number", 0)) * n
-            return [(first + i, StoredFrame(source, first + i)) for i in range(n)]
+            order = self._assets.order(resource)
+            return [((order, first + i), StoredFrame(source, first + i)) for i in range(n)]
         if _is_stored(value):
-            return [(frame.index, frame) for frame in value]
+            return [((0, frame.index), frame) for frame in value]
         if isinstance(value, np.ndarray):
             pixels = value.view()  # ours to reshape; the pixels stay the caller's
         else:  # exported documents hold nested lists
             pixels = np.asarray(value, dtype=plan.dtype)
         while pixels.ndim > 2 and pixels.shape[0] == 1:
             pixels = pixels[0]
-        return [(0, frame) for frame in pixels] if pixels.ndim == 3 else [(0, pixels)]
+        return [((0, 0), frame) for frame in (pixels if pixels.ndim == 3 else [pixels])]
 
 
 def _is_stored(value: Any) -> bool:

@@ -155,8 +155,10 @@ class FrameStore:
         known = self._frames[frame.kind]
         earlier = known.get(frame.number)
         if earlier is not None:
-            self._superseded += frame.kind == "projection"
-            if (earlier.time, earlier.index) > (frame.time, frame.index):
+            # A document that comes twice is one frame.
+            again = earlier.recorded != frame.recorded
+            self._superseded += again and frame.kind == "projection"
+            if earlier.recorded > frame.recorded:
                 return
         known[frame.number] = frame
         self._judge(frame, self._fault_of(frame))
