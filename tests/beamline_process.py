@@ -84,12 +84,33 @@ def publishers(args):
         publisher = Publisher(args.zmq, serializer=pack)
         time.sleep(0.5)  # 0MQ drops what is sent before it has connected
         yield publisher
+    if args.nats:
+        yield nats_publisher(args.nats)
+
+
+def nats_publisher(url):
+    """As the documentation of bluesky-nats has it."""
+    from bluesky_nats.nats_publisher import NATSPublisher
+    from bluesky_nats.nats_runtime import NatsRuntime
+    from bluesky_nats.outbox import Delivery, Outbox
+    from nats.aio.client import Client
+
+    runtime, client = NatsRuntime(), Client()
+
+    async def connect():
+        await client.connect(url, max_reconnect_attempts=-1, reconnect_time_wait=0.2)
+        return client
+
+    runtime.connect(connect())
+    outbox = Outbox(runtime, client, delivery=Delivery.CRITICAL)
+    return NATSPublisher(outbox, client.jetstream())
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--tiled")
     parser.add_argument("--zmq")
+    parser.add_argument("--nats")
     args = parser.parse_args()
     RE = RunEngine()
     for publisher in publishers(args):

@@ -4,7 +4,8 @@ import argparse
 import json
 import signal
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ examples:
       live from the proxy, and what was lost there from Tiled
   tomogan-bluesky serve --tiled http://localhost:8000 --device cuda:1 --share 2/2
       the second of two servers that share the runs
+  tomogan-bluesky serve --nats nats://daq.example.org:4222 --publish https://tiled.example.org
+      from a broker that keeps what was not worked off; start it on as many machines as you like
   tomogan-bluesky serve --zmq daq.example.org:5578 --curve-secret me.key_secret \\
           --curve-server proxy.key --publish https://tiled.example.org
       from another machine: with keys alone
@@ -40,6 +43,24 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     sources = parser.add_argument_group("where the documents come from")
     sources.add_argument(
         "--zmq", metavar="HOST:PORT", help="out-address of a 0MQ proxy; a port is of this machine"
+    )
+    sources.add_argument(
+        "--nats", metavar="URL", help="a NATS server that bluesky-nats publishes to"
+    )
+    sources.add_argument(
+        "--nats-subject",
+        default="events.volatile",
+        metavar="S",
+        help="subject of the documents, without their names (events.volatile)",
+    )
+    sources.add_argument(
+        "--nats-credentials", type=Path, metavar="FILE", help="credentials for NATS"
+    )
+    sources.add_argument(
+        "--group",
+        default="tomogan",
+        metavar="NAME",
+        help="servers of one group share the runs of a broker (tomogan)",
     )
     sources.add_argument(
         "--tiled", metavar="URI", help="address or profile of a Tiled server with raw runs"
@@ -141,29 +162,50 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+@contextmanager
+def _installed(extra: str) -> Iterator[None]:
+    from ..errors import BackendUnavailableError
+
+    try:
+        yield
+    except ImportError as error:
+        raise BackendUnavailableError(
+            f"expected the package for --{extra}, got: {error}; "
+            f"pip install 'tomogan_bluesky[{extra}]'"
+        ) from error
+
+
 def _sources(args: argparse.Namespace) -> list[Any]:
-    from ..errors import BackendUnavailableError, ConfigurationError
+    from ..errors import ConfigurationError
 
     sources = []
     if args.zmq:
-        try:
+        with _installed("zmq"):
             from ..serving.zmq import ZmqSource
-        except ImportError as error:
-            raise BackendUnavailableError(
-                f"expected pyzmq for --zmq, got: {error}; pip install 'tomogan_bluesky[zmq]'"
-            ) from error
         if (args.curve_secret is None) != (args.curve_server is None):
             raise ConfigurationError(
                 "expected both --curve-secret and --curve-server, or none of them, got one"
             )
         curve = (args.curve_secret, args.curve_server) if args.curve_secret else None
         sources.append(ZmqSource(args.zmq, args.prefix, curve, args.max_message_mib << 20))
+    if args.nats:
+        with _installed("nats"):
+            from ..serving.nats import NatsSource
+
+        if args.share != (1, 1):
+            raise ConfigurationError(
+                "expected --share for --zmq and --tiled alone; the servers of a --group share the "
+                "runs of a broker"
+            )
+        sources.append(NatsSource(args.nats, args.nats_subject, args.group, args.nats_credentials))
     if args.tiled:
         from ..serving.tiled_watch import TiledSource
 
         sources.append(TiledSource(args.tiled, args.since_hours * 3600))
     if not sources:
-        raise ConfigurationError("expected a source of documents, got none; give --zmq or --tiled")
+        raise ConfigurationError(
+            "expected a source of documents, got none; give --zmq, --nats or --tiled"
+        )
     return sources
 
 
@@ -200,15 +242,9 @@ def _callback(args: argparse.Namespace) -> Any:
 
 
 def _metrics(server: Any) -> Any:
-    from ..errors import BackendUnavailableError
-
-    try:
+    with _installed("metrics"):
         from ..metrics import Metrics
-    except ImportError as error:
-        raise BackendUnavailableError(
-            f"expected prometheus_client for --metrics-port, got: {error}; "
-            "pip install 'tomogan_bluesky[metrics]'"
-        ) from error
+
     metrics = Metrics()
     inbox = server.inbox
     metrics.watch("waiting_documents", "Documents that wait", lambda: inbox.n_items)
