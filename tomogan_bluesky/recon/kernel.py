@@ -25,6 +25,9 @@ def slice_origin(n_columns: int) -> tuple[int, int]:
 class KaiserBessel:
     """Kaiser-Bessel interpolation kernel and its Fourier transform, in float64.
 
+    Lowered so that it ends at zero, and scaled to 1 in its middle: else the rounding of an angle
+    would decide whether samples half the width from a grid point count there.
+
     Parameters
     ----------
     width : int
@@ -37,18 +40,18 @@ class KaiserBessel:
     def __init__(self, width: int, oversampling: float) -> None:
         self.width = width
         self.beta = math.pi * math.sqrt((width * (1 - 0.5 / oversampling)) ** 2 - 0.8)
-        self._peak = float(np.i0(self.beta))
+        self._height = float(np.i0(self.beta)) - 1
 
     def __call__(self, distance: torch.Tensor) -> torch.Tensor:
         """Weight of a grid point at `distance` grid steps; 0 beyond half the width."""
-        inside = 1 - (2 * distance / self.width) ** 2
-        weight = torch.special.i0(self.beta * inside.clamp_min(0).sqrt()) / self._peak
-        return torch.where(inside > 0, weight, 0.0)
+        inside = (1 - (2 * distance / self.width) ** 2).clamp_min(0)
+        return (torch.special.i0(self.beta * inside.sqrt()) - 1) / self._height
 
     def transform(self, frequency: torch.Tensor) -> torch.Tensor:
         """Fourier transform at `frequency`, in cycles per grid step, within half a cycle."""
         root = (self.beta**2 - (math.pi * self.width * frequency) ** 2).sqrt()
-        return self.width / self._peak * torch.sinh(root) / root
+        lowered = torch.sinh(root) / root - torch.sinc(self.width * frequency)
+        return self.width / self._height * lowered
 
 
 class FourierGrid:
