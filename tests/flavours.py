@@ -7,8 +7,11 @@ from functools import cache
 from itertools import count
 from pathlib import Path
 
+import bluesky.plan_stubs as bps
 import numpy as np
 from bluesky import RunEngine
+from bluesky.preprocessors import plan_mutator
+from bluesky.utils import RunEngineInterrupted
 
 from tomogan_bluesky.recon.beam import Beam
 from tomogan_bluesky.sim.beamline import SimBeamline
@@ -191,15 +194,48 @@ FLAVOURS: dict[str, Callable[[RunEngine, Path], None]] = {
 }
 
 
-def run(flavour: str, folder: Path, *subscribers: Callable[[str, dict], None]) -> Documents:
+class Paused:
+    """A RunEngine whose scan is paused after some projections, and resumed.
+
+    The last checkpoint is before the point that was taken last: it is taken again.
+    """
+
+    def __init__(self, RE: RunEngine, after: int) -> None:
+        self._RE = RE
+        self._after = after
+
+    def __call__(self, plan) -> None:
+        saved = count(1)
+        first = DARKS + FLATS
+
+        def pause(message):
+            if message.command == "save" and next(saved) == first + self._after:
+                return None, bps.pause()
+            return None, None
+
+        try:
+            self._RE(plan_mutator(plan, pause))
+        except RunEngineInterrupted:
+            self._RE.resume()
+        else:
+            raise AssertionError("the scan was not paused")
+
+
+def run(
+    flavour: str,
+    folder: Path,
+    *subscribers: Callable[[str, dict], None],
+    pause_after: int | None = None,
+) -> Documents:
     """Scan the sample and return the documents, of one run or more, in their order.
 
-    Subscribers get the documents while the scan runs.
+    Subscribers get the documents while the scan runs. Where `pause_after` is given, the scan is
+    paused after so many projections, rewound and resumed.
     """
     documents: Documents = []
     with run_engine() as RE:
         RE.subscribe(lambda name, doc: documents.append((name, doc)))
         for subscriber in subscribers:
             RE.subscribe(subscriber)
-        FLAVOURS[flavour](RE, folder)
+        FLAVOURS[flavour](RE if pause_after is None else Paused(RE, pause_after), folder)
     return documents

@@ -45,10 +45,10 @@ def reference(tmp_path_factory):
     return volume(derived)
 
 
-def check(derived, reports, reference):
+def check(derived, reports, reference, account=ACCOUNT):
     (report,) = reports
     assert report.exit_status == "success", report.reason
-    assert report.frames.as_dict() == ACCOUNT
+    assert report.frames.as_dict() == account
     np.testing.assert_array_equal(volume(derived), reference)
 
 
@@ -73,6 +73,23 @@ def test_live_and_replayed_from_documents_and_from_the_catalog(
     uids = [doc["uid"] for name, doc in docs if name == "start"]
     with callback_into(archived, flavour) as callback:
         check(archived, replay([client[uid] for uid in uids], callback), reference)
+
+
+@pytest.mark.parametrize("flavour", ["events", "area_detector", "async_step"])
+def test_a_rewound_scan_gives_the_volume_of_an_undisturbed_one(
+    flavour, tmp_path, reference, catalog
+):
+    """Live, from documents and from the catalog; the point taken again is accounted for."""
+    catalog.make_readable(tmp_path)
+    client, account = catalog.client(), {**ACCOUNT, "expected": 32, "superseded": 1}
+    derived = []
+    with callback_into(derived, flavour) as callback:
+        docs = flavours.run(flavour, tmp_path, callback, TiledPublisher(client), pause_after=10)
+        check(derived, callback.wait(60), reference, account)
+    for run in (docs, client[docs[0][1]["uid"]]):
+        again = []
+        with callback_into(again, flavour) as callback:
+            check(again, replay(run, callback), reference, account)
 
 
 def test_one_event_for_all_frames_and_a_monitor_of_the_angle(tmp_path, reference, catalog, caplog):
