@@ -220,14 +220,18 @@ def _detector(found: "Sequence[SamplePairs]") -> dict[str, float] | None:
 def _recipes(
     args: argparse.Namespace, config: "TrainingConfig"
 ) -> "tuple[tuple[SimulatedScans, ...], SimulatedScans]":
+    from ..recon.volumes import VOLUME_FAMILIES
     from ..training.pairs import SimulatedScans, training_scans, validation_scans
 
+    training, unseen = training_scans(args.seed), validation_scans(args.seed)
     size = args.size
-    if size is None:
-        standard = training_scans(args.seed)
-        if config.crop <= min(recipe.size for recipe in standard):
-            return standard, validation_scans(args.seed)
+    if size is None and config.crop > min(recipe.size for recipe in training):
         size = config.crop
-    shape = {"size": size, "n_angles": args.angles or round(1.57 * size)}
-    training = SimulatedScans(**shape, n_slices=args.slices, seed=1000 * args.seed)
-    return (training,), validation_scans(args.seed).model_copy(update=shape)
+    # A network that sees several slices learns from samples whose slices belong together.
+    samples = {"families": VOLUME_FAMILIES} if config.depth > 1 else {}
+    if size is None:
+        training = tuple(recipe.model_copy(update=samples) for recipe in training)
+        return training, unseen.model_copy(update=samples)
+    samples |= {"size": size, "n_angles": args.angles or round(1.57 * size)}
+    only = SimulatedScans(**samples, n_slices=args.slices, seed=1000 * args.seed)
+    return (only,), unseen.model_copy(update=samples)

@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import ConfigurationError
 
 FIELD_RADIUS = 0.9  # of half the image's width: the sample is inside, with air all around
-_SUPERSAMPLING = 2  # each pixel is the mean of 2 x 2 point samples, so that edges are not jagged
+SUPERSAMPLING = 2  # each pixel is the mean of 2 x 2 point samples, so that edges are not jagged
 
 Array = np.ndarray
 
@@ -50,17 +50,17 @@ def make_phantom(family: str, size: int, rng: np.random.Generator, rows: int = 1
         raise ConfigurationError(
             f"expected a phantom of at least 8 pixels and 1 row, got size={size}, rows={rows}"
         )
-    grid = _Grid(size * _SUPERSAMPLING)
+    grid = Grid(size * SUPERSAMPLING)
     if family == HELD_OUT_FAMILY:
         slices = _battery(grid, rng, rows)
     else:
         slices = np.stack([_SLICES[family](grid, rng) for _ in range(rows)])
     slices = np.clip(slices, 0.0, 1.8)
-    split = (rows, size, _SUPERSAMPLING, size, _SUPERSAMPLING)
+    split = (rows, size, SUPERSAMPLING, size, SUPERSAMPLING)
     return slices.reshape(split).mean((2, 4), dtype=np.float32)
 
 
-class _Grid:
+class Grid:
     """Pixel centres in units of half the image's width, and the tools that draw on them."""
 
     def __init__(self, n: int) -> None:
@@ -114,7 +114,7 @@ class _Grid:
         return self._filtered(rng, np.exp(-2 * np.pi**2 * ((across * u) ** 2 + (along * v) ** 2)))
 
     def _frequencies(self) -> tuple[Array, Array]:
-        n, pixel = self.n, 1 / _SUPERSAMPLING
+        n, pixel = self.n, 1 / SUPERSAMPLING
         fy, fx = np.fft.fftfreq(n, pixel), np.fft.rfftfreq(n, pixel)
         return fy.astype(np.float32)[:, None], fx.astype(np.float32)[None, :]
 
@@ -171,7 +171,7 @@ def _body_radius(rng: np.random.Generator) -> float:
     return rng.uniform(0.75, FIELD_RADIUS)
 
 
-def _foam(grid: _Grid, rng: np.random.Generator) -> Array:
+def _foam(grid: Grid, rng: np.random.Generator) -> Array:
     """A solid full of round bubbles of all sizes."""
     body = _body_radius(rng)
     image = grid.disc(body).astype(np.float32)
@@ -182,7 +182,7 @@ def _foam(grid: _Grid, rng: np.random.Generator) -> Array:
     return image
 
 
-def _shale(grid: _Grid, rng: np.random.Generator) -> Array:
+def _shale(grid: Grid, rng: np.random.Generator) -> Array:
     """Overlapping grains of little contrast, pores, a few dense inclusions, often textured."""
     body = _body_radius(rng)
     image = grid.disc(body).astype(np.float32)
@@ -199,7 +199,7 @@ def _shale(grid: _Grid, rng: np.random.Generator) -> Array:
     return image
 
 
-def _spheres(grid: _Grid, rng: np.random.Generator) -> Array:
+def _spheres(grid: Grid, rng: np.random.Generator) -> Array:
     """Glass spheres in air, cracked."""
     body = _body_radius(rng)
     image = np.zeros_like(grid.x)
@@ -213,7 +213,7 @@ def _spheres(grid: _Grid, rng: np.random.Generator) -> Array:
     return image
 
 
-def _grains(grid: _Grid, rng: np.random.Generator) -> Array:
+def _grains(grid: Grid, rng: np.random.Generator) -> Array:
     """A polycrystal: grains with values and textures of their own, boundaries, pores."""
     highest = rng.uniform(0.06, 0.2)
     label, gap = grid.cells(rng, int(rng.integers(5, 13)))
@@ -231,7 +231,7 @@ def _grains(grid: _Grid, rng: np.random.Generator) -> Array:
     return image
 
 
-def _fibres(grid: _Grid, rng: np.random.Generator) -> Array:
+def _fibres(grid: Grid, rng: np.random.Generator) -> Array:
     """Porous tissue: two phases that run through each other, fibres, a few dense particles."""
     body, highest = _body_radius(rng), rng.uniform(0.06, 0.2)
     phase = grid.texture(rng, rng.uniform(2.5, 3.5), highest) > rng.uniform(-0.4, 0.6)
@@ -256,11 +256,11 @@ def _fibres(grid: _Grid, rng: np.random.Generator) -> Array:
 _ALUMINIUM, _CATHODE, _SEPARATOR, _ANODE, _COPPER = 0.07, 0.45, 0.53, 0.83, 0.91
 
 
-def _battery(grid: _Grid, rng: np.random.Generator, rows: int) -> Array:
+def _battery(grid: Grid, rng: np.random.Generator, rows: int) -> Array:
     """A rolled cell: foils, a cathode of cracked particles in binder, a graphite anode, a can."""
     pitch, inner, outer = rng.uniform(0.19, 0.22), 0.15, 0.82
     dents = rng.uniform(-0.015, 0.015, 3), rng.uniform(0, 2 * np.pi, 3)
-    pixel = 2 * _SUPERSAMPLING / grid.n
+    pixel = 2 * SUPERSAMPLING / grid.n
     heights = (np.arange(rows) - (rows - 1) / 2) * pixel
 
     def dent(angle: Array | float, height: float) -> Array:
@@ -317,7 +317,7 @@ def _cathode_particles(
 
 
 def _draw_particle(
-    grid: _Grid,
+    grid: Grid,
     volume: Array,
     heights: Array,
     particle: tuple[float, ...],
@@ -334,7 +334,7 @@ def _draw_particle(
             grid.ellipse(volume[row], centre, 0.8 * radius, 0.4, 0.8 * radius / crack, crack_angle)
 
 
-_SLICES: dict[str, Callable[[_Grid, np.random.Generator], Array]] = {
+_SLICES: dict[str, Callable[[Grid, np.random.Generator], Array]] = {
     "foam": _foam,
     "shale": _shale,
     "spheres": _spheres,

@@ -15,7 +15,7 @@ from typing import Self
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 from tqdm import tqdm
 
 from ..config import FilterName
@@ -26,11 +26,13 @@ from ..recon.beam import Beam, line_integrals
 from ..recon.flatfield import attenuation, transmission
 from ..recon.gridrec import Gridrec
 from ..recon.phantoms import TRAINING_FAMILIES, make_phantom
+from ..recon.volumes import VOLUME_FAMILIES, make_volume
 from ..windows import window_indices
 
 logger = logging.getLogger(__name__)
 
 _SLICES_A_SCAN = 4  # of one family and one geometry
+_SLICES_A_VOLUME = 12  # enough to have slices with all of their neighbours
 _MINIMUM_TRANSMISSION = 1e-6
 _BRIGHT = 0.99  # the quantile of a target that stands for "dense matter"
 
@@ -125,8 +127,26 @@ class SimulatedScans(BaseModel):
     """Dose of each realisation; None: random, uniform in its logarithm between `dose_range`."""
     dose_range: tuple[float, float] = (0.04, 5.0)
     families: tuple[str, ...] = TRAINING_FAMILIES
+    """Those of `phantoms`, whose slices have no neighbours, or all of `volumes`, whose have."""
     filter: FilterName = "ramlak"
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _flat_or_deep(self) -> Self:
+        if 0 < len(set(self.families) & set(VOLUME_FAMILIES)) < len(set(self.families)):
+            raise ValueError(f"families: expected flat ones or volumes, got both: {self.families}")
+        return self
+
+    @property
+    def slices_a_scan(self) -> int:
+        """Rows that are seen at once."""
+        return _SLICES_A_VOLUME if self.families[0] in VOLUME_FAMILIES else _SLICES_A_SCAN
+
+    def volumes(self) -> torch.Tensor | None:
+        """Which volume each slice is of; None where slices have no neighbours."""
+        if self.families[0] not in VOLUME_FAMILIES:
+            return None
+        return torch.arange(self.n_slices) // self.slices_a_scan
 
     def digest(self) -> str:
         """The same for the same recipe: names its file in the cache."""
@@ -170,6 +190,7 @@ def simulate_pairs(recipe: SimulatedScans, progress: bool = True) -> Pairs:
             f"{recipe.doses}"
         )
     rng = np.random.default_rng([recipe.seed, 3])
+    step = recipe.slices_a_scan
     scans: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
     with tqdm(
         total=recipe.n_slices,
@@ -177,12 +198,13 @@ def simulate_pairs(recipe: SimulatedScans, progress: bool = True) -> Pairs:
         unit="slice",
         disable=None if progress else True,
     ) as bar:
-        for scan, first in enumerate(range(0, recipe.n_slices, _SLICES_A_SCAN)):
-            rows = min(_SLICES_A_SCAN, recipe.n_slices - first)
+        for scan, first in enumerate(range(0, recipe.n_slices, step)):
+            rows = min(step, recipe.n_slices - first)
             family = recipe.families[scan % len(recipe.families)]
             scans.append(_one_scan(recipe, family, rows, rng))
             bar.update(rows)
-    return Pairs.of(*(torch.cat(parts) for parts in zip(*scans, strict=True)))
+    noisy, target, dose = (torch.cat(parts) for parts in zip(*scans, strict=True))
+    return Pairs.of(noisy, target, dose, recipe.volumes())
 
 
 def _one_scan(
@@ -191,7 +213,8 @@ def _one_scan(
     size = recipe.size
     theta = np.arange(recipe.n_angles) * (np.pi / recipe.n_angles)
     geometry = ScanGeometry(theta, (size - 1) / 2 + rng.uniform(-0.02, 0.02) * size, size)
-    phantom = make_phantom(family, 2 * size, rng, rows)
+    make = make_volume if family in VOLUME_FAMILIES else make_phantom
+    phantom = make(family, 2 * size, rng, rows)
     integrals, _ = line_integrals(phantom, geometry, largest=rng.uniform(1.0, 2.2))
     reconstruct = Gridrec(geometry, recipe.filter)
     if recipe.doses is None:
@@ -230,7 +253,8 @@ def _cached(recipe: SimulatedScans, cache: Path) -> Pairs:
     if path.exists():
         logger.info("reading %s", path)
         with np.load(path) as arrays:
-            return Pairs.of(*(torch.from_numpy(arrays[k]) for k in ("noisy", "target", "dose")))
+            noisy, target, dose = (torch.from_numpy(arrays[k]) for k in ("noisy", "target", "dose"))
+        return Pairs.of(noisy, target, dose, recipe.volumes())
     pairs = simulate_pairs(recipe)
     cache.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.npz")

@@ -147,3 +147,12 @@ def test_review_is_512_columns_and_four_processes(tmp_path):
     args = parser.parse_args([*words, "--processes", "1", "--steps", "7"])
     config = train_stages.make_config(args, "pixel", World())
     assert (config.processes, config.steps, config.epochs) == (1, 7, None)
+
+
+def test_a_deep_network_learns_from_volumes(tmp_path, capsys):
+    words = QUICK.replace("--base 4", "--network unet3d --base 2 --depth 3")
+    assert run(f"{words} --output {tmp_path} --json") == 0
+    card = json.loads(capsys.readouterr().out)
+    assert (card["network"], card["depth"]) == ("unet3d(base=2, depth=3)", 3)
+    denoiser = TorchScriptDenoiser(tmp_path / "model.ts")
+    assert denoiser(torch.rand(2, 48, 48)).shape == (2, 48, 48)

@@ -94,3 +94,15 @@ def test_refuses_pairs_that_teach_nothing(change, message):
     Pairs.of(noisy, target, dose)
     with pytest.raises(ConfigurationError, match=message):
         Pairs.of(*change(noisy, target, dose))
+
+
+def test_slices_of_a_volume_are_neighbours():
+    recipe = SimulatedScans(size=32, n_angles=20, n_slices=14, families=("foam3d", "shale3d"))
+    pairs = simulate_pairs(recipe)
+    assert pairs.volume.tolist() == [0] * 12 + [1] * 2
+    assert pairs.neighbours(11, 3) == [10, 11, 10]
+    assert pairs.neighbours(12, 3) == [13, 12, 13]
+    near = (pairs.target[4] - pairs.target[5]).square().mean()
+    assert near < 0.5 * (pairs.target[0] - pairs.target[11]).square().mean()
+    with pytest.raises(ValueError, match="got both"):
+        SimulatedScans(size=32, n_angles=20, n_slices=4, families=("foam3d", "shale"))
