@@ -18,6 +18,7 @@ _HOME = {
     "ScanConfig": ".config",
     "ReconstructionConfig": ".config",
     "PreprocessingConfig": ".config",
+    "LiveConfig": ".config",
     "DenoisingConfig": ".config",
     "PublishingConfig": ".config",
     "WorkerConfig": ".config",

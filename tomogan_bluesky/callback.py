@@ -16,6 +16,7 @@ import numpy as np
 from .config import (
     DEFAULT_MODEL,
     DenoisingConfig,
+    LiveConfig,
     PublishingConfig,
     ReconstructionConfig,
     ScanConfig,
@@ -77,7 +78,7 @@ class TomoGANCallback:
     model : str, Path, Denoiser or None
         Name of a shipped model, path of a model file, or (with a thread) a denoiser; None publishes
         the reconstruction alone.
-    scan, reconstruction, denoising, publishing : configurations
+    scan, reconstruction, live, denoising, publishing : configurations
         Frozen settings; the defaults find the detector and the angle in the descriptors.
     worker : "process", "thread" or WorkerConfig
         Where the work is done: in a process of its own, or on a thread of this one, which does not
@@ -111,6 +112,7 @@ class TomoGANCallback:
         *,
         scan: ScanConfig | None = None,
         reconstruction: ReconstructionConfig | None = None,
+        live: LiveConfig | None = None,
         denoising: DenoisingConfig | None = None,
         publishing: PublishingConfig | None = None,
         worker: Literal["process", "thread"] | WorkerConfig = "thread",
@@ -122,6 +124,7 @@ class TomoGANCallback:
         settings = Settings(
             scan=scan or ScanConfig(),
             reconstruction=reconstruction or ReconstructionConfig(),
+            live=live or LiveConfig(),
             denoising=denoising or DenoisingConfig(),
             publishing=publishing or PublishingConfig(),
         )

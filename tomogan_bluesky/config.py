@@ -211,6 +211,29 @@ class ReconstructionConfig(_Config):
         return self
 
 
+class LiveConfig(_Config):
+    """What is done while a scan is taken. It changes when slices are there, and not their bits."""
+
+    incremental: bool = True
+    """Reconstruct projections as they come, where that gives the slices of the whole scan: with
+    `gridrec` of the torch backend, a given rotation centre, and darks and flats before the
+    projections."""
+    preview_every: int | None = Field(default=None, ge=1)
+    """Projections from one preview to the next; None: only time decides."""
+    preview_every_s: float | None = Field(default=10.0, gt=0.0)
+    """Seconds from one preview to the next; None: only the number of projections decides. Previews
+    are left out when the work does not keep up with the scan."""
+    preview_rows: tuple[int, ...] = ()
+    """Detector rows that are previewed; empty: the middle one."""
+    memory_gib: float = Field(default=4.0, gt=0.0)
+    """Most memory for what is reconstructed while the scan is taken."""
+
+    @property
+    def previews(self) -> bool:
+        """Whether there are any."""
+        return self.preview_every is not None or self.preview_every_s is not None
+
+
 class DenoisingConfig(_Config):
     """From noisy slices to denoised ones."""
 
@@ -360,6 +383,7 @@ class Settings(_Config):
 
     scan: ScanConfig = ScanConfig()
     reconstruction: ReconstructionConfig = ReconstructionConfig()
+    live: LiveConfig = LiveConfig()
     denoising: DenoisingConfig = DenoisingConfig()
     publishing: PublishingConfig = PublishingConfig()
 

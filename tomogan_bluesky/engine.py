@@ -37,6 +37,9 @@ class Engine:
         Compute a new attempt even where a successful derived run exists.
     progress : callable or None
         Called with the uid of the raw run, the slices done, and the slices in all.
+    reference_runs : ReferenceRuns
+    centres : dict of int to float
+        The rotation centre that was last found beyond doubt, by the number of detector columns.
     """
 
     publishers: Publishers
@@ -47,6 +50,7 @@ class Engine:
     again: bool = False
     progress: Progress | None = None
     reference_runs: ReferenceRuns = field(init=False)
+    centres: dict[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.reference_runs = ReferenceRuns(self.settings.scan, self.publishers.find_run)

@@ -14,16 +14,34 @@ import torch
 
 from .config import PreprocessingConfig, ReconstructionConfig
 from .denoise import Denoiser, WindowedDenoiser
-from .errors import ReconstructionError, RotationCentreError
+from .errors import ConfigurationError, ReconstructionError, RotationCentreError
 from .geometry import ScanGeometry
 from .recon.backends import make_reconstructor
 from .recon.centre import CentreEstimate, find_centre, opposed_pair
+from .recon.incremental import IncrementalGridrec
 from .recon.preprocess import Fields, Preprocessing
 
 # Rows and projections, all over the scan, from which the rotation centre is found; at least so many
 # projections, and less than twice. The method that asks for most of them groups more than 384.
 _CENTRE_ROWS = 16
 _CENTRE_ANGLES = 384
+
+
+def rows_within(rows: tuple[int, int] | None, n_rows: int) -> tuple[int, int]:
+    """Detector rows [first, last) that are asked for; None: all.
+
+    Raises
+    ------
+    ConfigurationError
+        The detector has fewer.
+    """
+    first, last = rows or (0, n_rows)
+    if last > n_rows:
+        raise ConfigurationError(
+            f"scan.rows: expected rows of the detector, which has {n_rows}, got {first}:{last}; "
+            "the last row is not included"
+        )
+    return first, last
 
 
 def find_rotation_centre(
@@ -79,6 +97,10 @@ class SlabPipeline:
         Of the whole detector.
     device : str
         Where the reconstruction runs: "cpu", "cuda", …
+    early : IncrementalGridrec, optional
+        The reconstruction of all rows that are asked for, which was made while the scan was taken.
+    n_clamped : int
+        Transmissions that were raised then.
 
     Raises
     ------
@@ -103,6 +125,8 @@ class SlabPipeline:
         denoiser: Denoiser | None,
         fields: Fields,
         device: str = "cpu",
+        early: IncrementalGridrec | None = None,
+        n_clamped: int = 0,
     ) -> None:
         if np.ptp(geometry.theta) == 0:
             raise ReconstructionError(
@@ -117,8 +141,13 @@ class SlabPipeline:
             config.preprocessing, fields, config.minimum_transmission, device
         )
         self.geometry = self.preprocess.geometry(geometry)
-        self._reconstructor = make_reconstructor(self.geometry, config, device)
-        self.origin = self._reconstructor.origin
+        self._early, self._n_clamped = early, n_clamped
+        self._reconstructor = None
+        if early is not None:  # it does without the geometry of a reconstructor, which takes time
+            self.origin: tuple[float, float] = early.origin
+        else:
+            self._reconstructor = make_reconstructor(self.geometry, config, device)
+            self.origin = self._reconstructor.origin
 
     def cuts(self, first: int, last: int) -> list[tuple[int, int]]:
         """Rows [first, last) in the parts that `attenuation` takes."""
@@ -154,6 +183,8 @@ class SlabPipeline:
         ReconstructionError
             A wrong shape, or values that are not finite.
         """
+        if self._reconstructor is None:
+            raise ValueError("reconstruct: this pipeline was made with what is reconstructed")
         return self._reconstructor(attenuation)
 
     def slabs(
@@ -168,6 +199,13 @@ class SlabPipeline:
             Takes recorded rows [first, last) of several parts, gives the frames of one part after
             another, shape (row, angle, column).
         """
+        if self._early is not None:
+            for row in range(first, last, self._slab_rows):
+                end = min(row + self._slab_rows, last)
+                n_clamped = self._n_clamped if row == first else 0
+                slices = slice(row - first, end - first)
+                yield Slab(row, end, partial(_finished, self._early, slices, n_clamped))
+            return
         cuts = self.cuts(first, last)
         parts = read([self.preprocess.recorded(*cut) for cut in cuts])
         for (start, stop), frames in zip(cuts, parts, strict=True):
@@ -179,6 +217,10 @@ class SlabPipeline:
     def _slab(self, part: "_Part", rows: slice) -> tuple[torch.Tensor, int]:
         attenuation, n_clamped = part.attenuation()
         return self.reconstruct(attenuation[rows]), n_clamped
+
+
+def _finished(early: IncrementalGridrec, slices: slice, n_clamped: int) -> tuple[torch.Tensor, int]:
+    return early.result(slices), n_clamped
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,29 +5,29 @@ derived run, to every publisher, and a `RunReport`. Nothing raises out of here: 
 a run is kept, logged, written into the derived stop document, and reported.
 """
 
-import json
 import logging
 import time
-from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ._version import __version__
-from .config import PER_PIXEL, plan_settings
-from .denoise import Denoiser, check_reconstruction
+from .config import plan_settings
+from .derivation import Derivation
 from .engine import Engine
-from .errors import ConfigurationError, IntakeError, ModelError
+from .errors import IntakeError
 from .geometry import ScanGeometry
-from .intake.documents import ScanDocuments
+from .intake.documents import Frame, ScanDocuments
+from .intake.references import References
 from .intake.sinogram import FrameAccount, FrameStore, Scan
-from .pipeline import Slab, SlabPipeline, find_rotation_centre
-from .publish.documents import DerivedRun, derivation_of
+from .live import LiveScan
+from .pipeline import SlabPipeline, find_rotation_centre, rows_within
+from .previews import PreviewSchedule
+from .provenance import of_geometry, provenance
 from .recon.centre import CentreEstimate
 from .recon.preprocess import Fields
 from .report import ExitStatus, RunRecord, RunReport, StageFailed
+from .volumes import SliceCounts, VolumePublisher
 
 logger = logging.getLogger(__name__)
 
@@ -47,14 +47,31 @@ class RunProcessor:
             self._settings = engine.settings.for_plan(plan, engine.plan_wins)
         scan = self._settings.scan
         self._store = FrameStore(scan)
-        self._documents = ScanDocuments(scan, self._store.add, self._store.expect_shape)
+        self._documents = ScanDocuments(scan, self._on_frame, self._store.expect_shape)
+        self._derivation = Derivation(engine, self._settings, self._record, start_doc)
+        self._live = LiveScan(
+            self._settings,
+            self._store,
+            self._documents,
+            self._references_so_far,
+            engine.centres.get,
+            engine.resolved_device(),
+        )
+        self._schedule = PreviewSchedule(self._settings.live)
+        self._started_with: dict[str, Any] | None = None
+        self._n_previews: int | None = 0
 
     def __call__(self, name: str, doc: dict[str, Any]) -> RunReport | None:
         """Take one document; returns the report after the stop document of a tomography scan."""
-        with suppress(StageFailed), self._record.stage("intake"):
-            self._documents(name, doc)
-        if name != "stop":
-            return None
+        with self._schedule.work():
+            with suppress(StageFailed), self._record.stage("intake"):
+                self._documents(name, doc)
+            if name != "stop":
+                if self._enabled and "intake" not in self._record.failed_stages:
+                    with self._record.stage("live"):  # raises nothing
+                        self._live.advance()
+                        self._preview()
+                return None
         try:
             if not self._enabled:
                 logger.info("run %s: left alone, as its plan says", self._raw_uid)
@@ -76,59 +93,81 @@ class RunProcessor:
             ),
         )
 
+    def _on_frame(self, frame: Frame) -> None:
+        self._store.add(frame)
+        self._live.arrived(frame)
+
+    def _preview(self) -> None:
+        """Publish a preview, if one is due. One that fails is the last: the slices come anyway."""
+        n_arrived, derivation = self._live.n_arrived, self._derivation
+        if self._n_previews is None or not self._schedule.due(n_arrived):
+            return
+        try:
+            with self._schedule.preview(n_arrived):
+                if self._started_with is None:
+                    derivation.load()
+                    derivation.look_up()
+                    if derivation.final_uid is not None:
+                        self._n_previews = None
+                        return
+                    metadata = self._provenance(None, None, None)
+                    rows = [*map(self._live.recorded_row, self._live.preview_rows)]
+                    derivation.make({**metadata, "preview_rows": rows}).start()
+                    self._started_with = metadata
+                slices, centre = self._live.preview()
+                arrays = {"reconstruction": slices.cpu().numpy()}
+                denoiser = derivation.denoiser
+                if denoiser is not None and denoiser.card.depth == 1:
+                    arrays["denoised"] = denoiser(slices).cpu().numpy()
+                assert derivation.run is not None
+                numbers = {"n_projections": n_arrived, "rotation_centre": centre}
+                derivation.run.preview(arrays, numbers)
+                self._n_previews += 1
+        except Exception as error:
+            logger.warning("run %s: no more previews: %s", self._raw_uid, error)
+            self._n_previews = None
+
     def _finish(self) -> RunReport:
-        engine, record = self._engine, self._record
-        denoiser = None
-        with suppress(StageFailed), record.stage("model"):
-            denoiser = self._fitting(engine.denoiser())
-        derivation = derivation_of(
-            self._raw_uid, self._settings.digest(), self._generator_digest(denoiser)
-        )
-        attempt, publishing, scale = 1, self._settings.publishing, PER_PIXEL
-        with suppress(StageFailed), record.stage("publish"):
-            publishing = publishing.for_run(self._documents.start_doc)
-            binning = self._settings.reconstruction.preprocessing.binning
-            scale = publishing.scale(self._documents.start_doc, binning)
-            attempt, final_uid = engine.publishers.next_attempt(derivation, publishing.directory)
-            if final_uid is not None and not engine.again:
-                logger.info("run %s: derived run %s is there already", self._raw_uid, final_uid)
-                return RunReport(self._raw_uid, final_uid, "success", already_done=True)
+        engine, record, derivation = self._engine, self._record, self._derivation
+        if self._started_with is None:
+            with suppress(StageFailed), record.stage("model"):
+                derivation.load()
+            with suppress(StageFailed), record.stage("publish"):
+                derivation.look_up()
+            if derivation.final_uid is not None:
+                uid = derivation.final_uid
+                logger.info("run %s: derived run %s is there already", self._raw_uid, uid)
+                return RunReport(self._raw_uid, uid, "success", already_done=True)
 
         scan = geometry = estimate = pipeline = None
         rows = (0, 0)
         with suppress(StageFailed):
             scan = self._complete_scan()
             with record.stage("reconstruct"):
-                rows = _rows_within(self._settings.scan.rows, scan.shape[1])
+                rows = rows_within(self._settings.scan.rows, scan.shape[1])
             geometry, estimate = self._geometry(scan, rows)
-            with record.stage("reconstruct"):
-                pipeline = SlabPipeline(
-                    geometry,
-                    self._settings.reconstruction,
-                    denoiser,
-                    _fields(scan),
-                    engine.resolved_device(),
-                )
-        emit = engine.publishers.broadcast()
-        derived = DerivedRun(
-            emit,
-            self._documents.start_doc,
-            derivation=derivation,
-            attempt=attempt,
-            metadata=self._provenance(geometry, pipeline, denoiser, estimate),
-            config=publishing,
-            scale=scale,
-        )
-        counts = _Counts()
+            pipeline = self._pipeline(scan, geometry)
+        metadata, conclusions = self._provenance(geometry, pipeline, estimate), None
+        if self._started_with is None:
+            derived = derivation.make(metadata)
+        else:
+            assert derivation.run is not None
+            derived, known = derivation.run, self._started_with
+            conclusions = {key: md for key, md in metadata.items() if known.get(key) != md}
+        emit = derivation.emit
+        assert emit is not None
+        counts = SliceCounts()
         with suppress(StageFailed):
-            with record.stage("publish"):
-                derived.start()
+            if self._started_with is None:
+                with record.stage("publish"):
+                    derived.start()
             if scan is not None and pipeline is not None:
-                self._slabs(scan, rows, pipeline, derived, counts)
+                publish = VolumePublisher(pipeline, derived, record, counts, engine.progress)
+                publish(rows, scan.slabs)
         status = self._exit_status()
         frames = self._account()
         with suppress(StageFailed), record.stage("publish"):
-            derived.stop(status, record.reason, frames.as_dict())
+            derived.stop(status, record.reason, frames.as_dict(), conclusions)
             emit.check()
         for why in emit.waiting:
             record.remark(f"the derived run waits in the spool, to be brought to its server: {why}")
@@ -144,7 +183,12 @@ class RunProcessor:
             n_clamped=counts.clamped,
             rotation_centre=None if geometry is None else geometry.rotation_centre,
             centre_confidence=None if estimate is None else estimate.confidence,
-            centre_methods={} if estimate is None else dict(estimate.methods),
+            centre_methods={}
+            if estimate is None
+            else {str(k): v for k, v in estimate.methods.items()},
+            incremental=pipeline is not None and not self._live.why_not,
+            why_batch=self._live.why_not,
+            n_previews=self._n_previews or 0,
             volume_path=derived.volume_path,
             lag_s=time.time() - self._documents.stop_doc.get("time", time.time()),
             first_slice_lag_s=(
@@ -155,30 +199,7 @@ class RunProcessor:
             spooled=bool(emit.waiting),
         )
 
-    def _generator_digest(self, denoiser: Denoiser | None) -> str:
-        """What stands for the generator in the derivation.
-
-        A generator that can't be used is another thing than none: what is published in its place
-        must neither be taken for the final version without one, nor find that one and do nothing.
-        """
-        if denoiser is not None:
-            return denoiser.sha256
-        if self._engine.model is None:
-            return "none"
-        self._record.remark("not denoised: the reconstruction alone is published")
-        return f"unusable: {self._engine.model}"
-
     # The stages --------------------------------------------------------------------------------
-
-    def _fitting(self, denoiser: Denoiser | None) -> Denoiser | None:
-        """The denoiser, once it is told whether it was trained on slices like these."""
-        if denoiser is None:
-            return None
-        if mismatch := check_reconstruction(denoiser.card, self._settings.reconstruction):
-            if self._settings.denoising.on_mismatch == "refuse":
-                raise ModelError(f"{mismatch} (denoising.on_mismatch is 'refuse')")
-            self._record.remark(mismatch)
-        return denoiser
 
     def _complete_scan(self) -> Scan:
         """The frames of the run, once nothing was wrong with its documents."""
@@ -220,6 +241,8 @@ class RunProcessor:
                 estimate = find_rotation_centre(scan.read, scan.theta, _fields(scan), rows, config)
                 centre = estimate.centre
             geometry = ScanGeometry(scan.theta, centre, scan.shape[2])
+        if estimate is not None and estimate.agreed:
+            self._engine.centres[geometry.n_columns] = centre
         if estimate is not None and not estimate.agreed and config.rotation_centre_method == "auto":
             self._record.remark(
                 f"the rotation centre, {centre:.2f}, is uncertain (confidence "
@@ -228,87 +251,31 @@ class RunProcessor:
             )
         return geometry, estimate
 
-    def _slabs(
-        self,
-        scan: Scan,
-        rows: tuple[int, int],
-        pipeline: SlabPipeline,
-        derived: DerivedRun,
-        counts: "_Counts",
-    ) -> None:
-        """Reconstruct, denoise and publish slab by slab; a slab that fails is published as NaN.
+    def _pipeline(self, scan: Scan, geometry: ScanGeometry) -> SlabPipeline:
+        """The way from frames to slices, or from what was reconstructed while they came."""
+        live = self._live
+        with self._record.stage("reconstruct"):
+            early = live.result(scan, geometry)
+            if early is None:
+                logger.info("run %s: reconstructed in the end: %s", self._raw_uid, live.why_not)
+            return SlabPipeline(
+                geometry,
+                self._settings.reconstruction,
+                self._derivation.denoiser,
+                _fields(scan),
+                self._engine.resolved_device(),
+                early,
+                live.n_clamped,
+            )
 
-        A slab is published when the slices after it that its denoising looks at are there.
-        """
-        record, windows = self._record, pipeline.windows
-        with record.stage("reconstruct"):
-            first, last = pipeline.preprocess.rows_within(*rows)
-        counts.expected = last - first
-        n = pipeline.geometry.n_columns
-        quantities = ("reconstruction",) if windows is None else ("reconstruction", "denoised")
-        with record.stage("publish"):
-            derived.open_volume((last - first, n, n), quantities, scalars=("detector_row",))
-        slabs = pipeline.slabs(first, last, scan.slabs)
-        waiting: deque[_Waiting] = deque()
-
-        def publish_the_rest() -> None:
-            if windows is not None:
-                windows.end()
-            self._publish_ready(waiting, pipeline, derived, first, counts)
-
-        while True:
-            try:
-                with record.stage("intake"):
-                    slab = next(slabs, None)
-            except StageFailed:
-                publish_the_rest()
-                raise
-            if slab is None:
-                return publish_the_rest()
-            shape = (slab.last - slab.first, n, n)
-            volumes = {name: np.full(shape, np.nan, np.float32) for name in quantities}
-            slices = None
-            with suppress(StageFailed), record.stage("reconstruct"):
-                slices, n_clamped = slab.reconstruct()
-                volumes["reconstruction"] = slices.cpu().numpy()
-                counts.clamped += n_clamped
-            waiting.append(_Waiting(slab, volumes, slices is not None))
-            if windows is not None and slices is not None:
-                windows.add(slices)
-            elif windows is not None:
-                windows.end()
-            self._publish_ready(waiting, pipeline, derived, first, counts)
-
-    def _publish_ready(
-        self,
-        waiting: "deque[_Waiting]",
-        pipeline: SlabPipeline,
-        derived: DerivedRun,
-        first: int,
-        counts: "_Counts",
-    ) -> None:
-        """Denoise and publish the slabs at the head of the queue whose neighbours are there."""
-        record, windows = self._record, pipeline.windows
-        while waiting and (windows is None or not waiting[0].reconstructed or windows.ready):
-            done = waiting.popleft()
-            failures = record.n_failures
-            if windows is not None and done.reconstructed:
-                with suppress(StageFailed), record.stage("denoise"):
-                    done.volumes["denoised"] = windows.take().cpu().numpy()
-            failed = not done.reconstructed or record.n_failures > failures
-            rows = range(done.slab.first, done.slab.last)
-            with record.stage("publish"):
-                derived.write_slab(
-                    done.slab.first - first,
-                    done.volumes,
-                    {"detector_row": [pipeline.preprocess.recorded_row(row) for row in rows]},
-                )
-            if not counts.slices:
-                counts.first_slice_time = time.time()
-            counts.slices += len(rows)
-            counts.failed_slices += len(rows) * failed
-            if self._engine.progress is not None:
-                self._engine.progress(self._raw_uid, counts.slices, counts.expected)
+    def _references_so_far(self) -> References | None:
+        has_own = self._store.has_references
+        elsewhere, self._references_from = self._engine.reference_runs.elsewhere(
+            self._documents.start_doc, has_own
+        )
+        if elsewhere is None and (has_own or self._settings.scan.flat == "none"):
+            return self._store.references()
+        return elsewhere
 
     def _remember_references(self) -> None:
         """Keep darks and flats that were recorded in a run of their own for runs to come."""
@@ -342,67 +309,24 @@ class RunProcessor:
         self,
         geometry: ScanGeometry | None,
         pipeline: SlabPipeline | None,
-        denoiser: Denoiser | None,
         estimate: CentreEstimate | None,
     ) -> dict[str, Any]:
-        """For the start document: what was done, with what, in which version."""
-        md: dict[str, Any] = {
-            "analysis": {"name": "tomogan_bluesky", "version": __version__},
-            "configuration": json.dumps(self._settings.decisive()),
-            **self._references_from,
-            "slab_rows": self._settings.reconstruction.slab_rows,
-        }
-        binning = self._settings.reconstruction.preprocessing.binning
-        pixel_size = self._documents.start_doc.get("pixel_size_um")
-        if binning > 1 and isinstance(pixel_size, int | float):
-            md["pixel_size_um"] = pixel_size * binning
+        """For the start document, as far as it is known."""
+        md = provenance(self._settings, self._documents.start_doc, self._derivation.denoiser)
+        md |= self._references_from
         if geometry is not None:
-            md["rotation_centre"] = geometry.rotation_centre
-            md["theta_range_deg"] = [
-                float(np.rad2deg(geometry.theta.min())),
-                float(np.rad2deg(geometry.theta.max())),
-            ]
-        if estimate is not None:
-            md["rotation_centre_confidence"] = estimate.confidence
-            md["rotation_centre_methods"] = estimate.methods
+            md |= of_geometry(geometry, estimate)
         if pipeline is not None:
             md["slice_origin"] = list(pipeline.origin)
         if "model" in self._record.failed_stages:
             md["degraded"] = f"not denoised: {self._record.failure}"
-        if denoiser is not None:
-            md["model_sha256"] = denoiser.sha256
-            md["model_card"] = denoiser.card.model_dump_json()
         return md
 
 
-@dataclass
-class _Waiting:
-    """A slab that was reconstructed, or could not be, and was not published yet."""
-
-    slab: Slab
-    volumes: dict[str, np.ndarray]
-    reconstructed: bool
-
-
-@dataclass
-class _Counts:
-    expected: int = 0
-    slices: int = 0
-    failed_slices: int = 0
-    clamped: int = 0
-    first_slice_time: float = 0.0
+def _by_name(estimate: CentreEstimate | None) -> dict[str, float]:
+    return {} if estimate is None else {str(name): at for name, at in estimate.methods.items()}
 
 
 def _fields(scan: Scan) -> Fields:
     references = scan.references
     return Fields(references.dark, references.flats, references.weights_at(scan.times))
-
-
-def _rows_within(rows: tuple[int, int] | None, n_rows: int) -> tuple[int, int]:
-    first, last = rows or (0, n_rows)
-    if last > n_rows:
-        raise ConfigurationError(
-            f"scan.rows: expected rows of the detector, which has {n_rows}, got {first}:{last}; "
-            "the last row is not included"
-        )
-    return first, last

@@ -44,6 +44,12 @@ class RunReport:
         In [0, 1], from 0.5 on if the methods agree; None where the centre was given.
     centre_methods : dict of str to float
         What each method has found.
+    incremental : bool
+        Whether the slices come from what was reconstructed while the scan was taken.
+    why_batch : str
+        Why they do not, and the whole scan was reconstructed in the end.
+    n_previews : int
+        Published while the scan was taken.
     volume_path : Path or None
         The HDF5 file of the slices, where they are in one.
     lag_s : float or None
@@ -70,6 +76,9 @@ class RunReport:
     rotation_centre: float | None = None
     centre_confidence: float | None = None
     centre_methods: dict[str, float] = field(default_factory=dict)
+    incremental: bool = False
+    why_batch: str = ""
+    n_previews: int = 0
     volume_path: Path | None = None
     lag_s: float | None = None
     first_slice_lag_s: float | None = None

@@ -61,6 +61,34 @@ class Angles:
         """Whether there is any source of angles."""
         return bool(self._of_point or self._stored or self._monitored or self._start_keys())
 
+    def early(self, number: int, promised: int | None) -> float | None:
+        """The angle of a projection in radians, if it can be told before the scan ends.
+
+        Does not wait for files. Readings of a monitor are interpolated, which takes later ones.
+        """
+        waiting = []
+        for source, order, first_number, first, last, unit in self._stored:
+            stop = first
+            if first_number <= number < first_number + last - first:
+                while stop < last and source.has(stop):
+                    stop += 1
+                self._read_points(source, order, first_number, first, stop, unit)
+            if stop < last:
+                waiting.append((source, order, first_number + stop - first, stop, last, unit))
+        self._stored = waiting
+        if number in self._of_point:
+            theta = self._of_point[number][1]
+        elif self._of_point or self._stored or self._monitored or not (keys := self._start_keys()):
+            return None
+        else:
+            theta = float(self._from_start(keys, [number], promised)[0])
+        return theta if np.isfinite(theta) else None
+
+    @property
+    def listed(self) -> bool:
+        """Whether the start document has the angles, and nothing else so far."""
+        return not (self._of_point or self._stored or self._monitored) and bool(self._start_keys())
+
     def theta(
         self, numbers: Sequence[int], times: Sequence[float], promised: int | None
     ) -> np.ndarray:
@@ -87,9 +115,7 @@ class Angles:
         """
         for source, order, first_number, first, last, unit in self._stored:
             available = min(last, source.count(last))
-            values = np.ravel(source.read(slice(first, available), slice(None)))
-            for i, value in enumerate(values):
-                self._keep(first_number + i, (order, first + i), float(value) * unit)
+            self._read_points(source, order, first_number, first, available, unit)
         self._stored.clear()
         if self._of_point:
             missing = (0.0, np.nan)
@@ -116,6 +142,15 @@ class Angles:
         earlier = self._of_point.get(number)
         if earlier is None or earlier[0] <= recorded:
             self._of_point[number] = (recorded, theta)
+
+    def _read_points(
+        self, source: FrameSource, order: int, first_number: int, first: int, stop: int, unit: float
+    ) -> None:
+        if first >= stop:
+            return
+        values = np.ravel(source.read(slice(first, stop), slice(None)))
+        for i, value in enumerate(values):
+            self._keep(first_number + i, (order, first + i), float(value) * unit)
 
     def _start_keys(self) -> tuple[str, ...]:
         keys = self._config.start_angles or ()

@@ -55,6 +55,9 @@ class CatalogFrames:
         why = f"expected a frame in the catalog, got an array of {n} frames"
         return {index: why for index in indices if index >= n}
 
+    def has(self, index: int) -> bool:
+        return index < self.count(0)
+
     def read(self, indices: slice | list[int], rows: slice) -> np.ndarray:
         first, last = (
             (indices.start, indices.stop)

@@ -38,6 +38,10 @@ class FrameSource(Protocol):
         """Those of some frames that are not there, and why; waits for what is being written."""
         ...
 
+    def has(self, index: int) -> bool:
+        """Whether a frame is there now; does not wait for it."""
+        ...
+
     def read(self, indices: slice | list[int], rows: slice) -> np.ndarray:
         """Rows of some frames: (frame, row, column)."""
         ...

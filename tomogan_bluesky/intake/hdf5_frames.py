@@ -67,6 +67,9 @@ class Hdf5Frames:
         why = f"expected a frame in its file, got a file of {n} frames"
         return {index: why for index in indices if index >= n}
 
+    def has(self, index: int) -> bool:
+        return index < self._refreshed()
+
     def read(self, indices: slice | list[int], rows: slice) -> np.ndarray:
         dataset = self._dataset()
         axes_of_one = (0,) * (dataset.ndim - 3)

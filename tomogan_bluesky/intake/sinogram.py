@@ -187,9 +187,23 @@ class FrameStore:
             return "expected finite pixels, got NaN or infinity"
         return None
 
-    def _judge_stored(self) -> None:
+    def early(self, number: int) -> Frame | None:
+        """The projection of a number that counts so far, if its pixels are there.
+
+        Another may still supersede it, or its pixels be found to be unusable.
+        """
+        frame = self._frames["projection"].get(number)
+        if frame is None or ("projection", number) in self._why_not:
+            return None
+        if isinstance(frame.pixels, StoredFrame) and not frame.pixels.source.has(
+            frame.pixels.index
+        ):
+            return None
+        return frame
+
+    def _judge_stored(self, kinds: Sequence[FrameKind] = ("projection", "dark", "flat")) -> None:
         """Look at what frames in files are, now that they should all be there."""
-        for frames in self._frames.values():
+        for frames in (self._frames[kind] for kind in kinds):
             by_source: dict[int, list[Frame]] = {}
             for frame in frames.values():
                 if isinstance(frame.pixels, StoredFrame):
@@ -293,7 +307,7 @@ class FrameStore:
             return References(
                 np.zeros(shape, np.float32), np.ones((1, *shape), np.float32), np.zeros(1)
             )
-        self._judge_stored()
+        self._judge_stored(("dark", "flat"))
         usable: dict[FrameKind, list[Frame]] = {k: self._usable(k) for k in ("flat", "dark")}
         for kind, frames in usable.items():
             if not frames:

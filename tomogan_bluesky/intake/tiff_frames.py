@@ -73,6 +73,9 @@ class TiffFrames:
             return {}
         return dict.fromkeys(sorted(missing), self._why_absent(min(missing)))
 
+    def has(self, index: int) -> bool:
+        return self._path(index).exists()
+
     def read(self, indices: slice | list[int], rows: slice) -> np.ndarray:
         wanted = range(indices.start, indices.stop) if isinstance(indices, slice) else indices
         return np.stack([self._frame(index)[rows] for index in wanted])

@@ -26,6 +26,7 @@ from ..errors import PublishError, ServerAwayError
 from ..intake.uris import path_of
 from .documents import ORIGINAL_RUN, SPEC, is_derived
 from .explain import explain_connection, explain_request, in_words, kind_of, what_to_do
+from .prompt import PromptPreviews
 from .volume_documents import STREAM
 from .volume_file import owner_of
 
@@ -156,7 +157,10 @@ class TiledPublisher:
             if name == "start":
                 # Arrays in events go to files, never into the table: it would make text of them.
                 self._writers[run_uid] = TiledWriter(
-                    self._client, batch_size=self._batch_size_of(doc), max_array_size=0
+                    self._client,
+                    normalizer=PromptPreviews,
+                    batch_size=self._batch_size_of(doc),
+                    max_array_size=0,
                 )
             for part in _in_two(doc) if name == "stream_datum" else [doc]:
                 self._writers[run_uid](name, part)

@@ -17,6 +17,7 @@ import numpy as np
 from ..config import PER_PIXEL, PublishingConfig, Scale
 from ..errors import PublishError
 from ..intake.uris import file_uri
+from .preview_documents import PreviewDocuments
 from .volume_documents import VolumeDocuments
 from .volume_file import OWNER, VolumeFile, share_with
 
@@ -28,6 +29,9 @@ ORIGINAL_RUN = "original_run_uid"
 
 FRAMES = "tomogan_frames"
 """Stop key of a derived run that holds the account of the projections."""
+
+CONCLUSIONS = "tomogan_conclusions"
+"""Stop key of a derived run that holds what its start document would, had it been known then."""
 
 SPEC = {"name": "TomoGANVolume", "version": "1.0"}
 
@@ -71,8 +75,9 @@ def volume_path(directory: Path, uid: str) -> Path:
 class DerivedRun:
     """One derived run, from its start to its stop document.
 
-    Call `start`, then `open_volume` and `write_slab` for each slab in row order, then `stop`. A
-    scan that cannot be reconstructed gets `start` and `stop` alone.
+    Call `start`, then `open_volume` and `write_slab` for each slab in row order, then `stop`, and
+    `preview` at any time between. A scan that cannot be reconstructed gets `start` and `stop`
+    alone.
 
     Parameters
     ----------
@@ -132,6 +137,7 @@ class DerivedRun:
             self._start_metadata["raw_scan_id"] = raw_start["scan_id"]
         self._run: event_model.ComposeRunBundle | None = None
         self._volume: VolumeDocuments | None = None
+        self._previews: PreviewDocuments | None = None
         self._stopped = False
 
     def start(self) -> None:
@@ -225,14 +231,39 @@ class DerivedRun:
             raise PublishError(
                 f"derived run {self.uid}: expected a slab between open_volume and stop"
             )
-        if self._scale.factor != 1:
-            factor = np.float32(self._scale.factor)
-            arrays = {quantity: factor * array for quantity, array in arrays.items()}
-        self._volume.write(first_slice, arrays, scalars)
+        self._volume.write(first_slice, self._scaled(arrays), scalars)
         if self._config.announce == "live" or self._volume.file is None:
             self._announce()
 
-    def stop(self, exit_status: ExitStatus, reason: str, account: Mapping[str, Any]) -> None:
+    def preview(self, arrays: Mapping[str, np.ndarray], scalars: Mapping[str, float]) -> None:
+        """Publish slices of a scan that is still being taken, in the stream "preview".
+
+        Parameters
+        ----------
+        arrays : mapping of quantity to float32 array, shape (slice, y, x)
+        scalars : mapping of name to number
+            All previews have the quantities, the numbers and the slices of the first.
+
+        Raises
+        ------
+        PublishError
+            Before the start or after the stop.
+        """
+        if self._run is None or self._stopped:
+            raise PublishError(f"derived run {self.uid}: expected a preview between start and stop")
+        if self._previews is None:
+            self._previews = PreviewDocuments(self._run)
+        pixels = self._scaled(arrays)
+        for name, doc in self._previews.documents(pixels, scalars, self._scale.units):
+            self._emit(name, doc)
+
+    def stop(
+        self,
+        exit_status: ExitStatus,
+        reason: str,
+        account: Mapping[str, Any],
+        conclusions: Mapping[str, Any] | None = None,
+    ) -> None:
         """Close the file and emit the stop document.
 
         Parameters
@@ -243,6 +274,9 @@ class DerivedRun:
             The projections: expected, used, superseded, missing, rejected (counts by reason). It
             goes into the stop document under `FRAMES`, the reasons as a list of
             ``{"reason": …, "frames": …}``.
+        conclusions : mapping, optional
+            Provenance that was not known at the start, for a run that started with a preview. It
+            goes into the stop document under `CONCLUSIONS`, treated as the start's metadata.
 
         Raises
         ------
@@ -264,10 +298,19 @@ class DerivedRun:
                 self._announce()
         stop: dict[str, Any] = {**self._run.compose_stop(exit_status=exit_status, reason=reason)}
         stop[FRAMES] = _without_free_keys(account)
+        if conclusions:
+            stop[CONCLUSIONS] = _flat(conclusions)
         event_model.schema_validators[event_model.DocumentNames.stop].validate(stop)
         self._emit("stop", stop)
         if failure is not None:
             raise failure
+
+    def _scaled(self, arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """Slices in the units that are published."""
+        if self._scale.factor == 1:
+            return arrays
+        factor = np.float32(self._scale.factor)
+        return {quantity: factor * array for quantity, array in arrays.items()}
 
     def _as_tiled_sees(self, path: Path) -> Path:
         for ours, theirs in self._config.path_map:

@@ -183,9 +183,10 @@ class IncrementalGridrec:
     def preview(self, slices: slice | list[int]) -> torch.Tensor:
         """Reconstruct some slices from the projections that have arrived so far.
 
-        Each projection counts as in the finished scan (`ScanGeometry.weights`), all scaled alike
-        to half a turn. That is right for an arc, and where early passes of an interlaced scan
-        cover all directions; in the middle of a pass, some directions count more than others.
+        Each projection counts as if the scan ended now, or else, in the middle of a pass of an
+        interlaced scan, as in the finished one (`ScanGeometry.shares`), all scaled alike to half a
+        turn. That is right for an arc, and where early passes cover all directions; in the middle
+        of a pass, some directions count more than others.
 
         Parameters
         ----------
@@ -204,7 +205,8 @@ class IncrementalGridrec:
         if not self.arrived.any():
             raise ReconstructionError("preview: expected projections, but none has arrived yet")
         self._advance()
-        step = math.pi / float(self._shares[self.arrived].sum())
+        shares, blocks = self._shares_by_now()
+        step = math.pi / float(shares[self.arrived].sum())
         chosen = np.arange(self.n_slices)[slices]
         n = self.geometry.n_columns
         images = torch.empty((len(chosen), n, n), device=self._gridding.device)
@@ -218,9 +220,9 @@ class IncrementalGridrec:
                 continue
             inside = torch.from_numpy(chosen[places] - rows.start).to(state.device)
             extended = state[:, inside]
-            for place in sorted(self._waiting):
+            for place, block in blocks.items():
                 attenuation = self._waiting[place][rows][inside]
-                self._gridding.add(extended, self._block(place), attenuation)
+                self._gridding.add(extended, block, attenuation)
             some = torch.empty((len(places), n, n), device=images.device)
             self._gridding.slices(extended, out=some, step=step)
             images[torch.from_numpy(places).to(images.device)] = some
@@ -245,21 +247,27 @@ class IncrementalGridrec:
             Projections have not arrived, or their true angles have other `ScanGeometry.shares` than
             the expected ones.
         """
+        if why := self.why_incomplete():
+            raise ReconstructionError(f"result: {why}")
+        return self.preview(slices)
+
+    def why_incomplete(self) -> str:
+        """Why there is no result, or not yet; empty where there is one."""
         if not self.arrived.all():
             missing = np.flatnonzero(~self.arrived)
-            raise ReconstructionError(
-                f"result: expected all {self.geometry.n_angles} projections, {len(missing)} have "
-                f"not arrived (the first is {missing[0]}); look at a preview, or reconstruct with "
-                "a geometry of those that have"
+            return (
+                f"expected all {self.geometry.n_angles} projections, {len(missing)} have not "
+                f"arrived (the first is {missing[0]}); look at a preview, or reconstruct with a "
+                "geometry of those that have"
             )
         self._settle()
         if not np.array_equal(self._true_shares(), self._shares):
-            raise ReconstructionError(
-                "result: expected angles that are spaced as those that this object was made with, "
-                "but the true ones are not, and each projection counts differently; reconstruct "
-                "them together"
+            return (
+                "expected angles that are spaced as those that this object was made with, but the "
+                "true ones are not, and each projection counts differently; reconstruct them "
+                "together"
             )
-        return self.preview(slices)
+        return ""
 
     def _check(self, index: int, projection: torch.Tensor) -> None:
         if not 0 <= index < self.geometry.n_angles:
@@ -277,6 +285,29 @@ class IncrementalGridrec:
                 f"projection {index}: expected finite values, got {projection[bad].item()} at "
                 f"slice {bad[0]}, column {bad[1]}; look at the dark and flat fields there"
             )
+
+    def _shares_by_now(self) -> tuple[np.ndarray, dict[int, Block]]:
+        """What projections count if the scan ends now, and the blocks that wait, planned with it.
+
+        Where it changes nothing for those that are added already; else, what is expected.
+        """
+        shares, spans = self._shares, self._gridding.spans
+        if self._waiting and not self.arrived.all():
+            centre, n_columns = self.geometry.rotation_centre, self.geometry.n_columns
+            now = ScanGeometry(self._theta[self.arrived], centre, n_columns).shares
+            by_now = shares.copy()
+            by_now[self.arrived] = now
+            added = np.r_[*spans[: self._n_added]] if self._n_added else np.empty(0, dtype=int)
+            if np.array_equal(by_now[added], shares[added]):
+                shares = by_now
+        blocks = {}
+        for place in sorted(self._waiting):
+            span = spans[place]
+            if np.array_equal(shares[span], self._shares[span]):
+                blocks[place] = self._block(place)
+            else:
+                blocks[place] = self._gridding.plan(span, self._theta[span], shares[span])
+        return shares, blocks
 
     def _turn(self, index: int, theta: float | None) -> None:
         """Note the true angle of a projection."""

@@ -1,0 +1,153 @@
+"""Slab by slab, from a pipeline to a derived run.
+
+Enter: a pipeline, and a way to read the slabs of its scan. Leave: slices, published in the order of
+their rows, and how many of them failed.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+
+from .engine import Progress
+from .pipeline import Slab, SlabPipeline
+from .publish.documents import DerivedRun
+from .report import RunRecord, StageFailed
+
+
+@dataclass
+class SliceCounts:
+    """Slices to come, published, and failed, transmissions that were clamped, and when the first
+    slices were published, in seconds since 1970."""
+
+    expected: int = 0
+    slices: int = 0
+    failed_slices: int = 0
+    clamped: int = 0
+    first_slice_time: float = 0.0
+
+
+@dataclass
+class _Waiting:
+    """A slab that was reconstructed, or could not be, and was not published yet."""
+
+    slab: Slab
+    volumes: dict[str, np.ndarray]
+    reconstructed: bool
+
+
+class VolumePublisher:
+    """Reconstructs, denoises and publishes the slabs of one scan.
+
+    A slab that fails is published as NaN.
+
+    Parameters
+    ----------
+    pipeline : SlabPipeline
+    derived : DerivedRun
+        Started.
+    record : RunRecord
+        Keeps the first error, and the times.
+    counts : SliceCounts
+        Counts on, whatever happens.
+    progress : callable, optional
+        See `Engine`.
+    """
+
+    def __init__(
+        self,
+        pipeline: SlabPipeline,
+        derived: DerivedRun,
+        record: RunRecord,
+        counts: SliceCounts,
+        progress: Progress | None = None,
+    ) -> None:
+        self._pipeline = pipeline
+        self._derived = derived
+        self._record = record
+        self._counts = counts
+        self._progress = progress
+        self._first = 0
+        self._waiting: deque[_Waiting] = deque()
+
+    def __call__(
+        self,
+        rows: tuple[int, int],
+        read: Callable[[list[tuple[int, int]]], Iterator[np.ndarray]],
+    ) -> None:
+        """Publish all slabs, each when the slices after it that its denoising looks at are there.
+
+        Parameters
+        ----------
+        rows : tuple of int
+            Recorded rows [first, last).
+        read : callable
+            See `SlabPipeline.slabs`.
+
+        Raises
+        ------
+        StageFailed
+            Frames can't be read, or slices not be published.
+        """
+        record, windows = self._record, self._pipeline.windows
+        with record.stage("reconstruct"):
+            first, last = self._pipeline.preprocess.rows_within(*rows)
+        self._first, self._counts.expected = first, last - first
+        n = self._pipeline.geometry.n_columns
+        quantities = ("reconstruction",) if windows is None else ("reconstruction", "denoised")
+        with record.stage("publish"):
+            self._derived.open_volume((last - first, n, n), quantities, scalars=("detector_row",))
+        slabs = self._pipeline.slabs(first, last, read)
+        while True:
+            try:
+                with record.stage("intake"):
+                    slab = next(slabs, None)
+            except StageFailed:
+                self._publish_the_rest()
+                raise
+            if slab is None:
+                return self._publish_the_rest()
+            shape = (slab.last - slab.first, n, n)
+            volumes = {name: np.full(shape, np.nan, np.float32) for name in quantities}
+            slices = None
+            with suppress(StageFailed), record.stage("reconstruct"):
+                slices, n_clamped = slab.reconstruct()
+                volumes["reconstruction"] = slices.cpu().numpy()
+                self._counts.clamped += n_clamped
+            self._waiting.append(_Waiting(slab, volumes, slices is not None))
+            if windows is not None and slices is not None:
+                windows.add(slices)
+            elif windows is not None:
+                windows.end()
+            self._publish_ready()
+
+    def _publish_the_rest(self) -> None:
+        if self._pipeline.windows is not None:
+            self._pipeline.windows.end()
+        self._publish_ready()
+
+    def _publish_ready(self) -> None:
+        """Denoise and publish the slabs at the head of the queue whose neighbours are there."""
+        record, windows, waiting = self._record, self._pipeline.windows, self._waiting
+        while waiting and (windows is None or not waiting[0].reconstructed or windows.ready):
+            done = waiting.popleft()
+            failures = record.n_failures
+            if windows is not None and done.reconstructed:
+                with suppress(StageFailed), record.stage("denoise"):
+                    done.volumes["denoised"] = windows.take().cpu().numpy()
+            failed = not done.reconstructed or record.n_failures > failures
+            rows = range(done.slab.first, done.slab.last)
+            recorded = [self._pipeline.preprocess.recorded_row(row) for row in rows]
+            with record.stage("publish"):
+                self._derived.write_slab(
+                    done.slab.first - self._first, done.volumes, {"detector_row": recorded}
+                )
+            if not self._counts.slices:
+                self._counts.first_slice_time = time.time()
+            self._counts.slices += len(rows)
+            self._counts.failed_slices += len(rows) * failed
+            if self._progress is not None:
+                self._progress(record.raw_uid, self._counts.slices, self._counts.expected)
