@@ -183,9 +183,7 @@ class RunProcessor:
             n_clamped=counts.clamped,
             rotation_centre=None if geometry is None else geometry.rotation_centre,
             centre_confidence=None if estimate is None else estimate.confidence,
-            centre_methods={}
-            if estimate is None
-            else {str(k): v for k, v in estimate.methods.items()},
+            centre_methods=_by_name(estimate),
             incremental=pipeline is not None and not self._live.why_not,
             why_batch=self._live.why_not,
             n_previews=self._n_previews or 0,
