@@ -25,6 +25,13 @@ logger = logging.getLogger(__name__)
 _BETAS = (0.9, 0.99)  # of Adam: errors of pixels change slowly
 
 
+def _channels_last(network: Generator) -> None:
+    """Lay weights out as convolutions over slices like them; others stay as they are."""
+    for parameter in network.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+
+
 @dataclass
 class TrainingState:
     """Networks, optimisers, random numbers and progress.
@@ -68,7 +75,7 @@ class TrainingState:
             network = build_generator(config.network, **config.options)
             if start is not None:
                 network.load_state_dict(start.state_dict())
-            network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            _channels_last(network.to(device))
             features = feature_loss(config, network, vgg16)
             critic = Critic(config, device, world) if config.stage == "gan" else None
         betas = _BETAS if critic is None else GAN_BETAS
