@@ -133,6 +133,26 @@ class AllStripes(_Config):
     small_size: int = Field(default=21, ge=1)
 
 
+class TomopyStripes(_Config):
+    """Stripes removed by one of TomoPy's own functions, where TomoPy is installed."""
+
+    method: Literal["tomopy"]
+    function: Literal[
+        "remove_stripe_fw",
+        "remove_stripe_ti",
+        "remove_stripe_sf",
+        "remove_stripe_based_sorting",
+        "remove_stripe_based_filtering",
+        "remove_stripe_based_fitting",
+        "remove_stripe_based_interpolation",
+        "remove_dead_stripe",
+        "remove_large_stripe",
+        "remove_all_stripe",
+    ]
+    options: dict[str, bool | int | float | str] = {}
+    """Its arguments by name; those that are left out have TomoPy's defaults."""
+
+
 class PhaseConfig(_Config):
     """Paganin's phase retrieval, for a sample of one material at one distance."""
 
@@ -157,7 +177,7 @@ class PreprocessingConfig(_Config):
     binning: int = Field(default=1, ge=1)
     """Squares of so many rows and columns become one pixel. Rows and the rotation centre are given
     in recorded pixels all the same; slices are in 1/(binned pixel)."""
-    stripes: SortingStripes | WaveletStripes | AllStripes | None = Field(
+    stripes: SortingStripes | WaveletStripes | AllStripes | TomopyStripes | None = Field(
         default=None, discriminator="method"
     )
     phase: PhaseConfig | None = None

@@ -23,6 +23,7 @@ from .checks import first_not_finite
 from .flatfield import attenuation, share_of_beam, usable_beam
 from .phase import reach, retrieve_phase
 from .stripes import remove_all_stripes, remove_stripes_by_sorting
+from .tomopy_backend import TomopyStripeRemoval
 from .wavelets import remove_stripes_by_wavelets
 from .zingers import remove_zingers
 
@@ -89,6 +90,8 @@ class Preprocessing:
     ReconstructionError
         Fields that are not finite, do not fit each other, or hold no beam; a binning beyond the
         size of the frames.
+    BackendUnavailableError, ConfigurationError
+        A function of TomoPy that is not there, or has not these options.
     """
 
     def __init__(
@@ -115,6 +118,9 @@ class Preprocessing:
         self.by_projection = config.stripes is None and not config.full_turn
         self._reach = _reach(config.phase, config.binning) if config.phase else 0
         self._band = 2 * self._reach
+        self._tomopy = None
+        if config.stripes is not None and config.stripes.method == "tomopy":
+            self._tomopy = TomopyStripeRemoval(config.stripes.function, config.stripes.options)
         self._around = config.zinger_size // 2 if config.zinger_difference else 0
 
     def rows_within(self, first: int, last: int) -> tuple[int, int]:
@@ -259,12 +265,15 @@ class Preprocessing:
     def _without_stripes(self, sinograms: torch.Tensor) -> torch.Tensor:
         stripes = self._config.stripes
         assert stripes is not None
+        if self._tomopy is not None:
+            return self._tomopy(sinograms)
         if stripes.method == "sorting":
             return remove_stripes_by_sorting(sinograms, stripes.size)
         if stripes.method == "wavelet":
             return remove_stripes_by_wavelets(
                 sinograms, stripes.level, stripes.wavelet, stripes.sigma
             )
+        assert stripes.method == "all"
         return remove_all_stripes(sinograms, stripes.snr, stripes.large_size, stripes.small_size)
 
     def _field(self, name: str, frames: np.ndarray) -> torch.Tensor:

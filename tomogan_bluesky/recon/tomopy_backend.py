@@ -1,25 +1,37 @@
-"""TomoPy's reconstruction, for those who compare with it or trust it more.
+"""TomoPy's reconstruction and stripe removal, for those who compare with it or trust it more.
 
 Enters: attenuation sinograms (slice, angle, column). Leaves: slices (slice, y, x). TomoPy is
-imported when a reconstructor is made; everything runs on the processor.
+imported when an object here is made; everything runs on the processor.
 """
 
+from __future__ import annotations
+
+import inspect
 import math
+from collections.abc import Mapping
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from ..config import FilterName
-from ..errors import BackendUnavailableError
+from ..errors import BackendUnavailableError, ConfigurationError
 from ..geometry import ScanGeometry
 from .checks import check_attenuation
 from .filters import apply_response, filter_response, transform_size
 from .kernel import slice_origin
 
+if TYPE_CHECKING:  # reconstruction needs numpy and torch only, and this needs pydantic
+    from ..config import FilterName
 
-def import_tomopy() -> ModuleType:
+
+def import_tomopy(otherwise: str = "set the reconstruction's backend to 'torch'") -> ModuleType:
     """The tomopy module.
+
+    Parameters
+    ----------
+    otherwise : str
+        What to do without it, for the message.
 
     Raises
     ------
@@ -30,9 +42,8 @@ def import_tomopy() -> ModuleType:
         import tomopy
     except (ImportError, OSError) as error:
         raise BackendUnavailableError(
-            f"reconstruction backend 'tomopy': expected TomoPy to be importable, got: {error}; "
-            "install it with `conda install -c conda-forge tomopy`, or set the reconstruction's "
-            "backend to 'torch', which needs nothing else"
+            f"expected TomoPy to be importable, got: {error}; install it with `conda install -c "
+            f"conda-forge tomopy`, or {otherwise}, which needs nothing else"
         ) from error
     return tomopy
 
@@ -181,3 +192,55 @@ class TomopyFBP:
             ncore=torch.get_num_threads(),
         )
         return torch.from_numpy(volume).to(attenuation.device)
+
+
+class TomopyStripeRemoval:
+    """One of TomoPy's functions that remove stripes from sinograms, which are rings in slices.
+
+    Parameters
+    ----------
+    function : str
+        Its name in ``tomopy.prep.stripe``.
+    options : mapping
+        Its arguments by name.
+
+    Raises
+    ------
+    BackendUnavailableError
+    ConfigurationError
+        It has no such arguments.
+    """
+
+    def __init__(self, function: str, options: Mapping[str, object]) -> None:
+        self._function = getattr(
+            import_tomopy("use preprocessing.stripes with another method"), function
+        )
+        self._options = dict(options)
+        known = list(inspect.signature(self._function).parameters)[1:]
+        if unknown := sorted(set(options) - set(known)):
+            raise ConfigurationError(
+                f"preprocessing.stripes: expected options of TomoPy's {function} "
+                f"({', '.join(known)}), got {unknown[0]!r}"
+            )
+
+    def __call__(self, sinograms: torch.Tensor) -> torch.Tensor:
+        """Remove stripes.
+
+        Parameters
+        ----------
+        sinograms : torch.Tensor, float32, shape (row, angle, column)
+            Transmission or attenuation.
+
+        Returns
+        -------
+        torch.Tensor, float32, shape (row, angle, column)
+            On the same device. A row does not depend on those beside it.
+        """
+        if len(sinograms) == 0:
+            return sinograms.clone()
+        # A copy: some of TomoPy's functions work in place.
+        projections = np.array(sinograms.cpu().numpy().swapaxes(0, 1), np.float32, order="C")
+        options = {"ncore": torch.get_num_threads(), **self._options}
+        cleaned = self._function(projections, **options)
+        contiguous = np.ascontiguousarray(np.asarray(cleaned, np.float32).swapaxes(0, 1))
+        return torch.from_numpy(contiguous).to(sinograms.device)

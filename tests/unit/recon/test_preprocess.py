@@ -1,9 +1,16 @@
+import sys
+import warnings
+
 import numpy as np
 import pytest
 import torch
 
 from tomogan_bluesky.config import PreprocessingConfig
-from tomogan_bluesky.errors import ConfigurationError, ReconstructionError
+from tomogan_bluesky.errors import (
+    BackendUnavailableError,
+    ConfigurationError,
+    ReconstructionError,
+)
 from tomogan_bluesky.geometry import ScanGeometry
 from tomogan_bluesky.recon.binning import bin_frames, full_to_half_turn
 from tomogan_bluesky.recon.flatfield import attenuation, transmission
@@ -171,3 +178,31 @@ def test_refuses_what_does_not_fit(frames, fields):
         Preprocessing(PreprocessingConfig(), Fields(dark, fields.flats, fields.weights), 1e-6)
     with pytest.raises(ValueError, match="zinger_size: expected an odd number, got 4"):
         PreprocessingConfig(zinger_size=4)
+
+
+@pytest.mark.tomopy
+@pytest.mark.parametrize(
+    ("function", "options"),
+    [("remove_stripe_fw", {"level": 2, "sigma": 1.0}), ("remove_all_stripe", {"la_size": 11})],
+)
+def test_stripes_are_removed_by_tomopy_itself(function, options, frames, fields):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TomoPy warns of optional libraries when imported
+        tomopy = pytest.importorskip("tomopy", reason="TomoPy is not importable")
+    stripes = {"method": "tomopy", "function": function, "options": options}
+    lines, _ = run(frames, fields, stripes=stripes)
+    plain, _ = run(frames, fields)
+    projections = np.ascontiguousarray(torch.exp(-plain).numpy().swapaxes(0, 1))
+    wanted = getattr(tomopy, function)(projections, ncore=1, **options).swapaxes(0, 1)
+    np.testing.assert_allclose(torch.exp(-lines), wanted, rtol=1e-4)
+    assert not torch.allclose(lines, plain, rtol=1e-3)
+    assert torch.equal(run(frames, fields, slab_rows=7, stripes=stripes)[0], lines)
+    wrong = {**stripes, "options": {"sigmas": 1}}
+    with pytest.raises(ConfigurationError, match=rf"{function} \(.*\), got 'sigmas'"):
+        run(frames, fields, stripes=wrong)
+
+
+def test_stripes_by_a_tomopy_that_is_absent(frames, fields, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tomopy", None)
+    with pytest.raises(BackendUnavailableError, match=r"conda-forge.*stripes with another method"):
+        run(frames, fields, stripes={"method": "tomopy", "function": "remove_stripe_fw"})
