@@ -10,10 +10,10 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from string import Formatter
-from typing import Any, Literal, NamedTuple, Self, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import ConfigurationError
 
@@ -37,6 +37,16 @@ METHODS = {
 
 class _Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _in_order(rows: tuple[int, int]) -> tuple[int, int]:
+    if not 0 <= rows[0] < rows[1]:
+        raise ValueError(f"expected 0 <= first < last (last not included), got {rows}")
+    return rows
+
+
+Rows = Annotated[tuple[int, int], AfterValidator(_in_order)]
+"""Detector rows [first, last)."""
 
 
 class StoredFrames(_Config):
@@ -94,16 +104,8 @@ class ScanConfig(_Config):
     """Seconds to wait for a file, or for frames in it, that the documents promise."""
     memory_gib: float = Field(default=4.0, gt=0.0)
     """Most memory for frames that are read from files at once."""
-    rows: tuple[int, int] | None = None
+    rows: Rows | None = None
     """Detector rows [first, last) to reconstruct; None: all."""
-
-    @model_validator(mode="after")
-    def _rows_in_order(self) -> Self:
-        if self.rows is not None and not 0 <= self.rows[0] < self.rows[1]:
-            raise ValueError(
-                f"rows: expected 0 <= first < last (last not included), got {self.rows}"
-            )
-        return self
 
 
 class SortingStripes(_Config):
@@ -388,8 +390,9 @@ class PlanSettings(_Config):
 
     enabled: bool = True
     """False: the scan is left alone."""
-    rows: tuple[int, int] | None = None
+    rows: Rows | None = None
     rotation_centre: float | None = None
+    binning: int | None = Field(default=None, ge=1)
 
 
 # Settings of publishing that decide the pixels.
@@ -425,6 +428,12 @@ class Settings(_Config):
             reconstruction = reconstruction.model_copy(
                 update={"rotation_centre": plan.rotation_centre}
             )
+        binning = reconstruction.preprocessing.binning
+        if plan.binning is not None and (plan_wins or binning == 1):
+            preprocessing = reconstruction.preprocessing.model_copy(
+                update={"binning": plan.binning}
+            )
+            reconstruction = reconstruction.model_copy(update={"preprocessing": preprocessing})
         return self.model_copy(update={"scan": scan, "reconstruction": reconstruction})
 
     def decisive(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import pytest
 
 from tomogan_bluesky.config import (
     PlanSettings,
+    PreprocessingConfig,
     PublishingConfig,
     ReconstructionConfig,
     ScanConfig,
@@ -58,20 +59,33 @@ def test_a_plan_speaks_for_its_own_scan():
     assert plan_settings({"uid": "x"}) == PlanSettings()
     with pytest.raises(ConfigurationError, match="start key 'tomogan': row: "):
         plan_settings({"tomogan": {"row": 3}})
+    with pytest.raises(ConfigurationError, match="rows: .*expected 0 <= first < last"):
+        plan_settings({"tomogan": {"rows": [4, 2]}})
+    with pytest.raises(ConfigurationError, match="binning: .*greater than or equal to 1"):
+        plan_settings({"tomogan": {"binning": 0}})
 
 
 def test_arguments_win_over_the_plan_which_wins_over_a_profile_and_defaults():
-    plan = PlanSettings(rows=(2, 4), rotation_centre=9.5)
+    plan = PlanSettings(rows=(2, 4), rotation_centre=9.5, binning=2)
+    preprocessing = PreprocessingConfig(binning=4, zinger_difference=9.0)
     given = Settings(
-        scan=ScanConfig(rows=(0, 1)), reconstruction=ReconstructionConfig(rotation_centre=1.0)
+        scan=ScanConfig(rows=(0, 1)),
+        reconstruction=ReconstructionConfig(rotation_centre=1.0, preprocessing=preprocessing),
     )
     for settings, plan_wins, expected in (
-        (given, False, ((0, 1), 1.0)),
-        (given, True, ((2, 4), 9.5)),
-        (Settings(), False, ((2, 4), 9.5)),
+        (given, False, ((0, 1), 1.0, 4)),
+        (given, True, ((2, 4), 9.5, 2)),
+        (Settings(), False, ((2, 4), 9.5, 2)),
     ):
         result = settings.for_plan(plan, plan_wins)
-        assert (result.scan.rows, result.reconstruction.rotation_centre) == expected
+        found = result.reconstruction
+        assert (
+            result.scan.rows,
+            found.rotation_centre,
+            found.preprocessing.binning,
+        ) == expected
+        kept = settings.reconstruction.preprocessing.zinger_difference
+        assert found.preprocessing.zinger_difference == kept
     assert Settings().for_plan(PlanSettings(), True) == Settings()
 
 
