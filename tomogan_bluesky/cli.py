@@ -23,6 +23,7 @@ _COMMANDS = (
     "train",
     "spool",
     "evaluate",
+    "models",
 )
 
 

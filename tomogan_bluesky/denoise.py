@@ -87,6 +87,8 @@ class TorchScriptDenoiser:
         Standard deviation of the noise of all slices in 1/pixel; None: estimated for each slice.
     tile : int, optional
         Width of the tiles that larger slices are cut into (see `tiles`), in pixels; None: 2048.
+    sha256 : str, optional
+        Of the only file that may be loaded; None: any.
 
     Attributes
     ----------
@@ -108,6 +110,7 @@ class TorchScriptDenoiser:
         device: str = "cpu",
         noise: float | None = None,
         tile: int | None = None,
+        sha256: str | None = None,
     ) -> None:
         if noise is not None and not 0 <= noise < float("inf"):
             raise ConfigurationError(f"noise: expected 0 or more, in 1/pixel, got {noise}")
@@ -115,8 +118,8 @@ class TorchScriptDenoiser:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(device)
         self._noise = noise
-        self._module, self.card = load_model(path_or_name, self.device)
-        self.sha256 = model_sha256(path_or_name)
+        self._module, self.card = load_model(path_or_name, self.device, sha256)
+        self.sha256 = sha256 or model_sha256(path_or_name)
         network = network_of(self.card)
         if network.depth != self.card.depth:
             raise ModelError(

@@ -67,7 +67,7 @@ class Derivation:
         ModelNotFoundError, ModelError
         """
         if self.denoiser is None:
-            self.denoiser = self._fitting(self._engine.denoiser())
+            self.denoiser = self._fitting(self._engine.denoiser(self._start_doc, self._settings))
 
     def look_up(self) -> None:
         """See which attempt this is, and whether an earlier one was successful.

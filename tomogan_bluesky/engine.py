@@ -4,16 +4,20 @@ Enters: what the callback was made with. Leave: the generator, loaded once, the 
 runs, and the publishers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from .config import Settings
 from .denoise import Denoiser, TorchScriptDenoiser
+from .models.registry import Instrument, Registry
 from .publish.publishers import Publishers
 from .reference_runs import ReferenceRuns
+
+_REGISTRY = "registry:"
 
 Progress = Callable[[str, int, int], None]
 
@@ -26,7 +30,8 @@ class Engine:
     ----------
     publishers : Publishers
     model : str, Path, Denoiser or None
-        A name or a path is loaded in the worker, at the first scan.
+        A name or a path is loaded in the worker, at the first scan. ``registry:FOLDER`` is looked
+        up for each run.
     settings : Settings
     plan_wins : bool
         Whether a plan's settings for its own scan replace these: they do where these come from a
@@ -51,6 +56,7 @@ class Engine:
     progress: Progress | None = None
     reference_runs: ReferenceRuns = field(init=False)
     centres: dict[int, float] = field(default_factory=dict)
+    _current: TorchScriptDenoiser | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.reference_runs = ReferenceRuns(self.settings.scan, self.publishers.find_run)
@@ -61,16 +67,51 @@ class Engine:
             return "cuda" if torch.cuda.is_available() else "cpu"
         return self.device
 
-    def denoiser(self) -> Denoiser | None:
+    def denoiser(
+        self, start_doc: Mapping[str, Any] | None = None, settings: Settings | None = None
+    ) -> Denoiser | None:
         """The generator, loaded once; a load that failed is tried again at the next scan.
+
+        Of a registry, it is the one that is used for the run's instrument now: where another one
+        has come into use since the last run, it is loaded, and the last one forgotten.
+
+        Parameters
+        ----------
+        start_doc : mapping, optional
+            Of the run; None: it is not known yet.
+        settings : Settings, optional
+            Of the run; None: those of all runs.
 
         Raises
         ------
         ModelNotFoundError, ModelError
         """
+        if (folder := registry_folder(self.model)) is not None:
+            return self._registered(folder, start_doc, settings or self.settings)
         if isinstance(self.model, str | Path):
             denoising = self.settings.denoising
             self.model = TorchScriptDenoiser(
                 self.model, self.resolved_device(), denoising.noise, denoising.tile
             )
         return self.model
+
+    def _registered(
+        self, folder: Path, start_doc: Mapping[str, Any] | None, settings: Settings
+    ) -> Denoiser | None:
+        if start_doc is None:
+            return None
+        instrument = Instrument.of_run(start_doc, settings.reconstruction)
+        path, sha256 = Registry(folder).resolve(instrument)
+        if self._current is None or self._current.sha256 != sha256:
+            denoising = self.settings.denoising
+            self._current = TorchScriptDenoiser(
+                path, self.resolved_device(), denoising.noise, denoising.tile, sha256
+            )
+        return self._current
+
+
+def registry_folder(model: object) -> Path | None:
+    """The folder of the registry that a model is taken from; None: from none."""
+    if isinstance(model, str) and model.startswith(_REGISTRY):
+        return Path(model.removeprefix(_REGISTRY))
+    return None

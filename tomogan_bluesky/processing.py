@@ -27,6 +27,7 @@ from .provenance import of_geometry, provenance
 from .recon.centre import CentreEstimate
 from .recon.preprocess import Fields
 from .report import ExitStatus, RunRecord, RunReport, StageFailed
+from .training.noise_profile import detector_mismatch
 from .volumes import SliceCounts, VolumePublisher
 
 logger = logging.getLogger(__name__)
@@ -208,6 +209,11 @@ class RunProcessor:
                 self._documents.start_doc, self._store.has_references
             )
             scan = self._store.scan(self._documents.angles, self._promised(), elsewhere)
+        denoiser = self._derivation.denoiser
+        if denoiser is not None and denoiser.card.detector and self._store.has_references:
+            frames = (self._store.reference_frames(kind) for kind in ("flat", "dark"))
+            if mismatch := detector_mismatch(denoiser.card, *frames):
+                self._record.remark(mismatch)
         account = scan.account
         status = self._documents.stop_doc.get("exit_status")
         coverage = np.rad2deg(scan.theta.max() - scan.theta.min())

@@ -32,6 +32,7 @@ LAYERS = {
     "tiles": 2,
     "windows": 2,
     "models.artifact": 2,
+    "models.registry": 2,
     "publish.documents": 2,
     "publish.volume_documents": 2,
     "publish.preview_documents": 2,

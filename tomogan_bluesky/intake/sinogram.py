@@ -20,6 +20,8 @@ from .frames import BLOCK_BYTES, StoredFrame, read_rows
 from .references import References, group_by_time, mean_frame
 
 _GIB = 1 << 30
+# Enough frames and rows to measure a detector's noise to some percent.
+_REFERENCE_FRAMES, _REFERENCE_ROWS = 10, 64
 
 
 @dataclass(frozen=True)
@@ -323,10 +325,14 @@ class FrameStore:
             flat_times=np.array([np.mean([flats[i].time for i in group]) for group in groups]),
         )
 
-    def reference_frames(self, kind: FrameKind, most: int = 20) -> np.ndarray:
-        """Some single darks or flats as recorded, the first ones: (frame, row, column)."""
+    def reference_frames(self, kind: FrameKind) -> np.ndarray:
+        """Some single darks or flats as recorded, of the middle rows: (frame, row, column)."""
         self._judge_stored()
-        return read_rows([frame.pixels for frame in self._usable(kind)[:most]], slice(None))
+        frames = self._usable(kind)[:_REFERENCE_FRAMES]
+        if not frames:
+            raise MissingFramesError(self._why_none(kind))
+        first = max(0, (frames[0].pixels.shape[0] - _REFERENCE_ROWS) // 2)
+        return read_rows([frame.pixels for frame in frames], slice(first, first + _REFERENCE_ROWS))
 
     @property
     def has_references(self) -> bool:

@@ -129,7 +129,7 @@ def _check_parity(generator: Generator, path: Path) -> None:
 
 
 def load_model(
-    path_or_name: Path | str, device: str | torch.device = "cpu"
+    path_or_name: Path | str, device: str | torch.device = "cpu", sha256: str | None = None
 ) -> tuple[torch.nn.Module, ModelCard]:
     """Load a model by name, if it ships with the package, or by path.
 
@@ -138,6 +138,8 @@ def load_model(
     path_or_name : path or str
         A string without a folder and without the suffix ``.ts`` or ``.pt2`` is a name.
     device : str or torch.device
+    sha256 : str, optional
+        Of the only file that may be loaded; None: any.
 
     Returns
     -------
@@ -152,7 +154,7 @@ def load_model(
     ModelError
         A file that is not a model, of another format version, or not what it was.
     """
-    module, card = _load(path_or_name, device)
+    module, card = _load(path_or_name, device, sha256)
     return for_inference(module), card
 
 
@@ -193,9 +195,14 @@ def network_of(card: ModelCard) -> Generator:
 
 
 def _load(
-    path_or_name: Path | str, device: str | torch.device
+    path_or_name: Path | str, device: str | torch.device, sha256: str | None = None
 ) -> tuple[torch.nn.Module, ModelCard]:
     content = _read(path_or_name)
+    if sha256 is not None and (found := hashlib.sha256(content).hexdigest()) != sha256:
+        raise ModelError(
+            f"{path_or_name}: expected the file with sha256 {sha256}, got {found}; it was altered, "
+            "and was not loaded: promote the right one again"
+        )
     try:
         module, text = read(content, device)
     except ModelError as error:

@@ -5,12 +5,16 @@ Photon Transfer, SPIE 2007): the variance of flats grows with their mean, and th
 With it a scan at full dose is split into two honest ones at lower dose.
 """
 
+import logging
 import math
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from ..errors import MissingFramesError
+from ..models.artifact import ModelCard
+
+logger = logging.getLogger(__name__)
 
 _FEWEST_FRAMES = 2
 _LOWEST_CORRELATION = 0.02  # of neighbours: below, a few flats can't tell it from none
@@ -102,6 +106,35 @@ def measure_noise(flats: np.ndarray, darks: np.ndarray) -> NoiseProfile:
         flat_electrons=level / gain,
         flat_pattern=float(mean[usable].std()) / level,
         blur_px=blur,
+    )
+
+
+def detector_mismatch(card: ModelCard, flats: np.ndarray, darks: np.ndarray) -> str | None:
+    """Say whether a model has learned from another detector than the one that took these frames.
+
+    Parameters
+    ----------
+    card : ModelCard
+    flats, darks : arrays, shape (frame, row, column)
+
+    Returns
+    -------
+    str or None
+        The text of a warning; None where they are the same, or nothing can be told.
+    """
+    if card.detector is None:
+        return None
+    try:
+        here = measure_noise(flats, darks)
+    except MissingFramesError as error:
+        logger.debug("the detector's noise is not known: %s", error)
+        return None
+    found = NoiseProfile.model_validate(card.detector).differences(here)
+    if not found:
+        return None
+    return (
+        f"model {card.name!r} was trained on scans of another detector: {', '.join(found)}; expect "
+        "worse results, or adapt it: tomogan-bluesky train --finetune"
     )
 
 
