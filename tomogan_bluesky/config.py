@@ -183,6 +183,10 @@ class PreprocessingConfig(_Config):
         default=None, discriminator="method"
     )
     phase: PhaseConfig | None = None
+    axis_tilt_deg: float = 0.0
+    """Angle of the rotation axis to the columns of the detector, positive where the centre moves to
+    higher columns with the row. The rotation centre is that of the middle row; the others are
+    shifted."""
     full_turn: bool = False
     """Whether the scan is over 360° with the axis near the edge of the detector, and is to become
     one of half a turn and nearly twice the width."""

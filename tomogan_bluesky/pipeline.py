@@ -20,6 +20,7 @@ from .recon.backends import make_reconstructor
 from .recon.centre import CentreEstimate, find_centre, opposed_pair
 from .recon.incremental import IncrementalGridrec
 from .recon.preprocess import Fields, Preprocessing
+from .recon.tilt import align_rows, row_shifts
 
 # Rows and projections, all over the scan, from which the rotation centre is found; at least so many
 # projections, and less than twice. The method that asks for most of them groups more than 384.
@@ -62,7 +63,7 @@ def find_rotation_centre(
     rows : tuple of int
         Detector rows [first, last) that may be used.
     config : ReconstructionConfig
-        Its method and its smallest transmission are used.
+        Its method, its smallest transmission and the tilt of the axis are used.
 
     Raises
     ------
@@ -78,6 +79,8 @@ def find_rotation_centre(
     some = Fields(fields.dark[spread], fields.flats[:, spread], fields.weights)
     correct = Preprocessing(PreprocessingConfig(), some, config.minimum_transmission)
     corrected, _ = correct(read(angles, spread), 0, correct.n_rows, angles)
+    if tilt := config.preprocessing.axis_tilt_deg:
+        corrected = align_rows(corrected, row_shifts(tilt, *fields.dark.shape)[spread])
     return find_centre(corrected, theta[angles], config.rotation_centre_method)
 
 

@@ -2,9 +2,9 @@
 
 Enters: rows of recorded projections (row, angle, column), with as many rows around them as the
 steps look at. Leaves: the attenuation of those rows. The steps are zingers, binning, dark and flat
-fields, stripes, phase, logarithm, full turn. Rows are cut so that no bit of the result depends on
-how many are asked for at once: steps that look at neighbouring rows get them, and phase retrieval,
-which looks far, always works on the same bands of rows.
+fields, stripes, phase, logarithm, axis tilt, full turn. Rows are cut so that no bit of the result
+depends on how many are asked for at once: steps that look at neighbouring rows get them, and phase
+retrieval, which looks far, always works on the same bands of rows.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from .checks import first_not_finite
 from .flatfield import attenuation, share_of_beam, usable_beam
 from .phase import reach, retrieve_phase
 from .stripes import remove_all_stripes, remove_stripes_by_sorting
+from .tilt import align_rows, row_shifts
 from .tomopy_backend import TomopyStripeRemoval
 from .wavelets import remove_stripes_by_wavelets
 from .zingers import remove_zingers
@@ -91,7 +92,7 @@ class Preprocessing:
         Fields that are not finite, do not fit each other, or hold no beam; a binning beyond the
         size of the frames.
     BackendUnavailableError, ConfigurationError
-        A function of TomoPy that is not there, or has not these options.
+        A function of TomoPy that is not there, or has not these options; a tilt that is too large.
     """
 
     def __init__(
@@ -115,6 +116,9 @@ class Preprocessing:
         self._beams = usable_beam(dark, flats)
         self._weights = torch.from_numpy(fields.weights).to(device)
         self.n_rows = len(dark)
+        self._shifts = None
+        if config.axis_tilt_deg:
+            self._shifts = row_shifts(config.axis_tilt_deg, self.n_rows, dark.shape[2])
         self.by_projection = config.stripes is None and not config.full_turn
         self._reach = _reach(config.phase, config.binning) if config.phase else 0
         self._band = 2 * self._reach
@@ -215,6 +219,8 @@ class Preprocessing:
             transmission = retrieve_phase(transmission, *_in_cm(config.phase, config.binning))
         inner = transmission[first - top : len(transmission) - (bottom - last)]
         lines, n_clamped = attenuation(inner, self._minimum)
+        if self._shifts is not None:
+            lines = align_rows(lines, self._shifts[first:last])
         if config.full_turn:
             assert geometry is not None  # who stitches knows where
             centre = binned_column(geometry.rotation_centre, config.binning)

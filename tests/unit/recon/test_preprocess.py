@@ -63,6 +63,7 @@ EVERYTHING = {
     "all stripes": {"stripes": {"method": "all"}},
     "phase": {"phase": PHASE},
     "full turn": {"full_turn": True},
+    "tilt": {"axis_tilt_deg": 3.0},
     "all together": {
         "zinger_difference": 200.0,
         "binning": 2,
@@ -83,7 +84,7 @@ def test_neither_slabs_nor_a_part_of_the_rows_change_a_bit(settings, frames, fie
     assert torch.equal(some, whole[5:12])
 
 
-@pytest.mark.parametrize("name", ["nothing", "zingers", "binning", "phase"])
+@pytest.mark.parametrize("name", ["nothing", "zingers", "binning", "phase", "tilt"])
 def test_a_projection_alone_has_the_bits_that_it_has_among_others(name, frames, fields):
     whole, _ = run(frames, fields, **EVERYTHING[name])
     preprocess = Preprocessing(PreprocessingConfig(**EVERYTHING[name]), fields, 1e-6)
