@@ -157,7 +157,9 @@ def main() -> int:
     length.add_argument("--minutes", type=float, help="how long (10)")
     length.add_argument("--runs", type=int, help="how many runs instead")
     parser.add_argument("--worker", choices=("process", "thread"), help="(the default)")
-    parser.add_argument("--nice", type=int, default=19, help="of a process (19): less on a busy machine")
+    parser.add_argument(
+        "--nice", type=int, default=19, help="of a process (19): less on a busy machine"
+    )
     parser.add_argument("--model", default="none", help="name or path of a model (none)")
     parser.add_argument("--tiled", metavar="URI", help="publish to this server")
     parser.add_argument("--quick", action="store_true", help="a few runs, to see that it works")
