@@ -115,7 +115,7 @@ class TomoGANCallback:
         live: LiveConfig | None = None,
         denoising: DenoisingConfig | None = None,
         publishing: PublishingConfig | None = None,
-        worker: Literal["process", "thread"] | WorkerConfig = "thread",
+        worker: Literal["process", "thread"] | WorkerConfig = "process",
         device: str = "auto",
         again: bool = False,
         progress: Callable[[str, int, int], None] | None = None,

@@ -38,7 +38,7 @@ def wrong_depth(tmp_path):
 def test_an_unusable_model_costs_the_denoised_slices_only(case, tmp_path, caplog):
     model, message = case(tmp_path)
     derived = []
-    with TomoGANCallback(lambda *item: derived.append(item), model) as callback:
+    with TomoGANCallback(lambda *item: derived.append(item), model, worker="thread") as callback:
         for docs in (scan_documents(), scan_documents()):
             for name, doc in docs:
                 callback(name, doc)
@@ -54,7 +54,7 @@ def test_an_unusable_model_costs_the_denoised_slices_only(case, tmp_path, caplog
     starts = [doc for name, doc in derived if name == "start"]
     assert all(re.search(message, start["degraded"]) for start in starts)
     # Nobody takes it for the version that is wanted without a generator, nor the other way round.
-    with TomoGANCallback(lambda *item: None, None) as callback:
+    with TomoGANCallback(lambda *item: None, None, worker="thread") as callback:
         for name, doc in docs:
             callback(name, doc)
         (wanted,) = callback.wait(60)
@@ -64,7 +64,9 @@ def test_an_unusable_model_costs_the_denoised_slices_only(case, tmp_path, caplog
 def test_a_model_trained_on_another_reconstruction_is_used_and_said(tmp_path, caplog):
     config = ReconstructionConfig(filter="parzen")
     model = export_untrained(tmp_path / "model.ts")
-    with TomoGANCallback(lambda *item: None, model, reconstruction=config) as callback:
+    with TomoGANCallback(
+        lambda *item: None, model, reconstruction=config, worker="thread"
+    ) as callback:
         for name, doc in scan_documents():
             callback(name, doc)
         (report,) = callback.wait(60)
@@ -83,6 +85,7 @@ def test_a_model_trained_on_another_reconstruction_can_be_refused(tmp_path):
             model,
             reconstruction=ReconstructionConfig(method=method, iterations=2),
             denoising=DenoisingConfig(on_mismatch="refuse"),
+            worker="thread",
         ) as callback:
             for name, doc in scan_documents():
                 callback(name, doc)
@@ -98,7 +101,9 @@ def test_a_model_trained_on_another_reconstruction_can_be_refused(tmp_path):
 
 def test_a_generator_that_returns_nan_costs_the_denoised_slices_only():
     derived = []
-    with TomoGANCallback(lambda *item: derived.append(item), NanDenoiser()) as callback:
+    with TomoGANCallback(
+        lambda *item: derived.append(item), NanDenoiser(), worker="thread"
+    ) as callback:
         for name, doc in scan_documents():
             callback(name, doc)
         (report,) = callback.wait(60)

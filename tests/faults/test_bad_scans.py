@@ -122,7 +122,9 @@ FATAL = {
 def test_a_scan_that_cannot_be_reconstructed(case, caplog):
     docs, options, message = FATAL[case]
     derived = []
-    with TomoGANCallback(lambda *item: derived.append(item), None, **options) as callback:
+    with TomoGANCallback(
+        lambda *item: derived.append(item), None, **options, worker="thread"
+    ) as callback:
         for name, doc in docs:
             callback(name, doc)
         (report,) = callback.wait(60)
@@ -175,7 +177,7 @@ PARTIAL = {
 def test_a_centre_that_nothing_confirms_is_used_and_called_uncertain():
     docs = scan_documents(angles_deg=np.linspace(0, 120, ANGLES))
     derived = []
-    with TomoGANCallback(lambda *item: derived.append(item), None) as callback:
+    with TomoGANCallback(lambda *item: derived.append(item), None, worker="thread") as callback:
         for name, doc in docs:
             callback(name, doc)
         (report,) = callback.wait(60)
@@ -193,7 +195,7 @@ def test_a_scan_with_gaps_is_reconstructed_and_says_so(case, caplog):
     derived = []
     config = ReconstructionConfig(rotation_centre=15.5)
     with TomoGANCallback(
-        lambda *item: derived.append(item), None, reconstruction=config
+        lambda *item: derived.append(item), None, reconstruction=config, worker="thread"
     ) as callback:
         for name, doc in docs:
             callback(name, doc)
@@ -210,7 +212,7 @@ def test_a_scan_with_gaps_is_reconstructed_and_says_so(case, caplog):
 
 def test_the_next_run_is_processed_after_each_fault():
     derived = []
-    with TomoGANCallback(lambda *item: derived.append(item), None) as callback:
+    with TomoGANCallback(lambda *item: derived.append(item), None, worker="thread") as callback:
         for docs in [case[0] for case in FATAL.values()][:5]:
             for name, doc in [*docs, *scan_documents()]:
                 callback(name, doc)
@@ -219,7 +221,7 @@ def test_the_next_run_is_processed_after_each_fault():
 
 
 def test_documents_that_are_no_documents_do_not_raise(caplog):
-    with TomoGANCallback(lambda *item: None, None) as callback:
+    with TomoGANCallback(lambda *item: None, None, worker="thread") as callback:
         callback("event", None)
         callback("event", {})
         callback("start", {})
@@ -238,7 +240,9 @@ def test_a_publisher_that_raises_fails_the_report_and_spares_the_others(caplog):
     def broken(name, doc):
         raise ConnectionError("nobody listens")
 
-    with TomoGANCallback([broken, lambda *item: derived.append(item)], None) as callback:
+    with TomoGANCallback(
+        [broken, lambda *item: derived.append(item)], None, worker="thread"
+    ) as callback:
         for name, doc in scan_documents():
             callback(name, doc)
         (report,) = callback.wait(60)
@@ -248,9 +252,10 @@ def test_a_publisher_that_raises_fails_the_report_and_spares_the_others(caplog):
     assert [name for name, _ in derived][-1] == "stop"
 
 
-def test_a_tiled_server_that_is_down_costs_the_documents_not_the_slices(tmp_path, caplog):
+def test_a_tiled_server_that_is_down_without_a_spool_costs_the_documents_alone(tmp_path):
+    publishing = PublishingConfig(directory=tmp_path, spool_gib=0.0)
     with TomoGANCallback(
-        "http://127.0.0.1:9", None, publishing=PublishingConfig(directory=tmp_path)
+        "http://127.0.0.1:9", None, publishing=publishing, worker="thread"
     ) as callback:
         for name, doc in scan_documents():
             callback(name, doc)
@@ -277,7 +282,7 @@ def test_a_slab_that_fails_is_published_as_nan_and_counted(monkeypatch):
     derived = []
     config = ReconstructionConfig(slab_rows=1)
     with TomoGANCallback(
-        lambda *item: derived.append(item), None, reconstruction=config
+        lambda *item: derived.append(item), None, reconstruction=config, worker="thread"
     ) as callback:
         for name, doc in scan_documents():
             callback(name, doc)
@@ -298,7 +303,7 @@ def test_too_many_waiting_documents_fail_that_scan_alone_and_never_block(monkeyp
         free.wait(60)
 
     small = {"frames": disc_frames()[:0], "md": {"num_projections": 1}, "darks": 1, "flats": 1}
-    with TomoGANCallback(slow, None) as callback:
+    with TomoGANCallback(slow, None, worker="thread") as callback:
         for name, doc in scan_documents(**small):
             callback(name, doc)
         assert busy.wait(60)

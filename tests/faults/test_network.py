@@ -63,6 +63,7 @@ def publish(far_client, catalog, tmp_path):
             None,
             reconstruction=ReconstructionConfig(slab_rows=1),
             publishing=PublishingConfig(**config),
+            worker="thread",
         )
 
     return make
@@ -85,7 +86,7 @@ def wait_for_courier():
 
 def truth(docs):
     seen = []
-    with TomoGANCallback(lambda *item: seen.append(item), None) as callback:
+    with TomoGANCallback(lambda *item: seen.append(item), None, worker="thread") as callback:
         run_through(callback, docs)
     return np.stack([doc["data"]["reconstruction"] for name, doc in seen if name == "event"])
 

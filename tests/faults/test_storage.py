@@ -48,7 +48,7 @@ from tomogan_bluesky import PublishingConfig, ReconstructionConfig, TomoGANCallb
 derived, stored = [], Path(sys.argv[1])
 with TomoGANCallback(
     lambda *item: derived.append(item), None, publishing=PublishingConfig(directory=stored),
-    reconstruction=ReconstructionConfig(slab_rows=1),
+    reconstruction=ReconstructionConfig(slab_rows=1), worker="thread",
 ) as callback:
     reports = []
     for size in (72_000, resource.RLIM_INFINITY):
@@ -109,7 +109,7 @@ def test_read_only_directory_fails_the_derived_run_only(folder, inside):
     derived = []
     publishing = PublishingConfig(directory=folder / inside)
     with TomoGANCallback(
-        lambda *item: derived.append(item), None, publishing=publishing
+        lambda *item: derived.append(item), None, publishing=publishing, worker="thread"
     ) as callback:
         with unprivileged():
             report = run_through(callback, scan_documents())
@@ -134,6 +134,7 @@ def test_deleted_directory_fails_the_derived_run_only(tmp_path):
         None,
         publishing=PublishingConfig(directory=folder),
         reconstruction=SLABS,
+        worker="thread",
     ) as callback:
         report = run_through(callback, scan_documents())
         check_clear_failure(report, derived, "removed while it was written")

@@ -40,7 +40,7 @@ def run_through(docs, **options):
     options.setdefault("reconstruction", RECONSTRUCTION)
     model = options.pop("model", None)
     with TomoGANCallback(
-        lambda name, doc: derived.append((name, doc)), model, **options
+        lambda name, doc: derived.append((name, doc)), model, **options, worker="thread"
     ) as callback:
         for name, doc in docs:
             callback(name, doc)
@@ -74,7 +74,10 @@ def test_a_scan_on_a_run_engine_becomes_slices(beamline, scan):
     derived = []
     RE = RunEngine()
     with TomoGANCallback(
-        lambda name, doc: derived.append((name, doc)), None, reconstruction=RECONSTRUCTION
+        lambda name, doc: derived.append((name, doc)),
+        None,
+        reconstruction=RECONSTRUCTION,
+        worker="thread",
     ) as callback:
         RE.subscribe(callback)
         (raw_uid,) = RE(scan(sample={"name": "discs"}))
@@ -209,7 +212,10 @@ def test_runs_of_other_kinds_are_left_alone(scan):
     RE = RunEngine()
     detector = SynGauss("detector", motor, "motor", center=0, Imax=1)
     with TomoGANCallback(
-        lambda name, doc: derived.append((name, doc)), None, reconstruction=RECONSTRUCTION
+        lambda name, doc: derived.append((name, doc)),
+        None,
+        reconstruction=RECONSTRUCTION,
+        worker="thread",
     ) as callback:
         RE.subscribe(callback)
         RE(bp.scan([detector], motor, -1, 1, 5))
@@ -238,7 +244,7 @@ def test_derived_uid_is_the_same_for_the_same_run_and_settings():
 
 
 def test_close_leaves_no_thread_and_later_documents_are_ignored():
-    callback = TomoGANCallback(lambda name, doc: None, None)
+    callback = TomoGANCallback(lambda name, doc: None, None, worker="thread")
     for name, doc in scan_documents():
         callback(name, doc)
     callback.close(60)

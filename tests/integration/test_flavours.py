@@ -28,6 +28,7 @@ def callback_into(derived, flavour):
         None,
         scan=CONFIG[flavour],
         reconstruction=RECONSTRUCTION,
+        worker="thread",
     )
 
 
@@ -110,7 +111,7 @@ def test_one_event_for_all_frames_and_a_monitor_of_the_angle(tmp_path, reference
         check(again, replay(client[uid], callback), volume(derived))
 
     refused = ScanConfig(allowed_roots=(tmp_path / "elsewhere",))
-    with TomoGANCallback(lambda *item: None, None, scan=refused) as callback:
+    with TomoGANCallback(lambda *item: None, None, scan=refused, worker="thread") as callback:
         (report,) = replay(client[uid], callback)
     assert report.exit_status == "fail"
     assert "scan.frame_time_key" in report.reason
@@ -140,7 +141,7 @@ def test_references_of_another_run_are_found_in_the_catalog(tmp_path, reference,
     docs = flavours.run("hex", tmp_path, TiledPublisher(client))
     projections = [doc["uid"] for name, doc in docs if name == "start"][-1]
     with TomoGANCallback(
-        client, None, scan=CONFIG["hex"], reconstruction=RECONSTRUCTION
+        client, None, scan=CONFIG["hex"], reconstruction=RECONSTRUCTION, worker="thread"
     ) as callback:
         (report,) = replay(client[projections], callback)
     assert report.exit_status == "success", report.reason
@@ -179,6 +180,7 @@ def test_memory_holds_slabs_and_not_the_scan(tmp_path, reference):
         None,
         scan=config,
         reconstruction=RECONSTRUCTION.model_copy(update={"slab_rows": 1}),
+        worker="thread",
     ) as callback:
         check(derived, replay(docs, callback), reference)
 
@@ -190,6 +192,7 @@ def test_a_file_outside_the_allowed_roots_is_refused(tmp_path):
         lambda name, doc: derived.append((name, doc)),
         None,
         scan=ScanConfig(allowed_roots=(tmp_path / "elsewhere",)),
+        worker="thread",
     ) as callback:
         (report,) = replay(docs, callback)
     assert report.exit_status == "fail"

@@ -3,6 +3,7 @@
 from functools import partial
 from pathlib import Path
 
+import flavours
 import numpy as np
 import pytest
 from generators import NanDenoiser
@@ -130,6 +131,26 @@ def test_settings_and_models_arrive_as_they_are(process):
     expected, _ = in_thread(scan_documents())
     for key in ("configuration", "model_sha256", "model_card", "rotation_centre"):
         assert derived[0][1][key] == expected[0][1][key]
+
+
+@pytest.mark.parametrize("flavour", ["area_detector", "async_step"])
+def test_frames_in_files_and_replay_give_the_bits_of_a_thread(process, flavour, tmp_path, catalog):
+    catalog.make_readable(tmp_path)
+    client = catalog.client()
+    docs = flavours.run(flavour, tmp_path, TiledPublisher(client))
+    (uid,) = [doc["uid"] for name, doc in docs if name == "start"]
+    expected, _ = in_thread(docs)
+    live, (report,) = process.run(docs)
+    assert report.exit_status == "success", report.reason
+    assert slices(live) == slices(expected)
+    process.derived.clear()
+    (report,) = replay(client[uid], process.callback)  # the frames are read on this side
+    assert report.exit_status == "success", report.reason
+    assert slices(process.derived) == slices(expected)
+
+
+def slices(docs):
+    return [stable(doc["data"]) for name, doc in docs if name == "event"]
 
 
 @pytest.mark.parametrize("targets", ["client", "address"])

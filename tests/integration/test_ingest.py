@@ -119,7 +119,7 @@ def volume_of(client, tmp_path):
 
     def volume_of(uid):
         publishing = PublishingConfig(directory=tmp_path)
-        with TomoGANCallback([], None, publishing=publishing) as callback:
+        with TomoGANCallback([], None, publishing=publishing, worker="thread") as callback:
             (report,) = replay(client[uid], callback)
         assert (report.exit_status, report.reason) == ("success", "")
         assert report.frames.used == report.frames.expected == 37

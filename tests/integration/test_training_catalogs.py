@@ -90,6 +90,7 @@ def replayed(client, uid, centre):
         lambda name, doc: documents.append((name, doc)),
         None,
         reconstruction=ReconstructionConfig(rotation_centre=centre),
+        worker="thread",
     ) as callback:
         replay(client[uid], callback)
     images = [doc["data"]["reconstruction"] for name, doc in documents if name == "event"]
@@ -147,7 +148,7 @@ def test_runs_are_found_by_what_their_start_says(client, sample, insert, tmp_pat
     assert found(sample=sample, until=then) == [first]
     assert found(plan_name="a plan", where={"technique": "tomography"}) == [first, second]
     # A derived run bears the name of the sample, too, and is no scan.
-    with TomoGANCallback(client, None, publishing=PublishingConfig()) as callback:
+    with TomoGANCallback(client, None, publishing=PublishingConfig(), worker="thread") as callback:
         (report,) = replay(client[first], callback)
     assert client[report.derived_uid].metadata["start"]["sample"] == {"name": sample}
     assert found(sample=sample) == [first, second]

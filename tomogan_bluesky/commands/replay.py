@@ -109,6 +109,7 @@ def run(args: argparse.Namespace) -> int:
                 device=args.device,
                 again=args.again,
                 progress=show,
+                worker="thread",
             )
         )
         reports = replay(raw, callback)

@@ -220,7 +220,8 @@ def _callback(args: argparse.Namespace) -> Any:
             "expected where derived runs go, got nothing; give --publish with the address of a "
             "Tiled server"
         )
-    options: dict[str, Any] = {}
+    # This process is a worker: what ends it ends no scan, and what it had is fetched again.
+    options: dict[str, Any] = {"worker": "thread"}
     profile = load_profile(args.profile) if args.profile else Profile(version=1)
     if args.directory is not None:
         update = {"directory": args.directory.absolute()}

@@ -84,6 +84,7 @@ def volume(docs, **scan):
         None,
         scan=ScanConfig(**scan),
         reconstruction=ReconstructionConfig(rotation_centre=15.5),
+        worker="thread",
     ) as callback:
         for name, doc in docs:
             callback(name, doc)
@@ -178,7 +179,10 @@ def test_references_of_another_size_than_the_projections_are_an_error(tmp_path):
     with h5py.File(tmp_path / "dx.h5", "w") as file:
         file["exchange/data_dark"] = file["exchange/data_white"] = np.ones((2, 4, 5))
     with TomoGANCallback(
-        lambda *item: None, None, scan=ScanConfig(reference_files=files(tmp_path / "dx.h5"))
+        lambda *item: None,
+        None,
+        scan=ScanConfig(reference_files=files(tmp_path / "dx.h5")),
+        worker="thread",
     ) as callback:
         for name, doc in scan_documents(darks=0, flats=0):
             callback(name, doc)
