@@ -35,6 +35,15 @@ def shared_data():
 
 
 @pytest.fixture(autouse=True, scope="session")
+def workers_that_do_not_give_way():
+    """On a machine that is busy otherwise, tests would wait for minutes for a nice process."""
+    from tomogan_bluesky.config import WorkerConfig
+
+    WorkerConfig.model_fields["nice"].default = 0
+    WorkerConfig.model_rebuild(force=True)
+
+
+@pytest.fixture(autouse=True, scope="session")
 def state_of_nobody(tmp_path_factory):
     """Let nothing of a test wait in the spool of whoever runs the tests."""
     with pytest.MonkeyPatch.context() as patch:

@@ -49,11 +49,9 @@ def make(request):
 
     def make(greeting="hello", factory="worker_handlers:Handler", **options):
         owner = Owner()
-        options = {"limit_bytes": 1 << 28, "hang_s": 60.0, "linger_s": 60.0} | options
+        options = {"limit_bytes": 1 << 28, "hang_s": 60.0, "linger_s": 60.0, "nice": 0} | options
         arguments = {} if greeting is None else {"greeting": greeting}
-        worker = ProcessWorker(
-            factory, arguments, owner, nice=19, environment=ENVIRONMENT, **options
-        )
+        worker = ProcessWorker(factory, arguments, owner, environment=ENVIRONMENT, **options)
         workers.append(worker)
         return worker, owner
 
@@ -71,7 +69,7 @@ def put(worker, group, *items, **options):
 
 
 def test_items_are_handled_in_order_and_groups_apart_by_a_process_that_gives_way(make):
-    worker, owner = make()
+    worker, owner = make(nice=19)
     image = np.arange(60_000, dtype=np.uint16).reshape(200, 300)
     put(worker, "a", {"where": 0}, *({"keep": n} for n in range(100)), {"call": 4})
     put(worker, "b", {"sum": image}, {"sum": image[:, ::2]}, {"emit": {"x": np.float32(0.1)}})
@@ -234,7 +232,7 @@ sys.path[:0] = [{tests!r}, {unit!r}]
 from test_process import ENVIRONMENT, Owner, ProcessWorker
 worker = ProcessWorker(
     "worker_handlers:Handler", {{"greeting": "hello"}}, Owner(), limit_bytes=1 << 28, hang_s=60,
-    nice=19, linger_s={linger}, environment=ENVIRONMENT,
+    nice=0, linger_s={linger}, environment=ENVIRONMENT,
 )
 worker.put("a", {{"sleep": 0.5}}, must=True)
 for n in range(2000):
