@@ -221,6 +221,7 @@ def test_what_waits_yields_to_a_final_version_that_came_meanwhile(
         None,
         reconstruction=ReconstructionConfig(slab_rows=1),
         publishing=PublishingConfig(directory=catalog.volumes),
+        worker="thread",
     ) as callback:
         final = run_through(callback, docs)
     assert final.derived_uid != waits.derived_uid
@@ -363,6 +364,7 @@ def test_expired_key_is_renewed_and_nothing_is_lost(catalog, client, tmp_path, m
         catalog.uri,
         None,
         publishing=PublishingConfig(directory=catalog.volumes, spool=tmp_path / "spool"),
+        worker="thread",
     ) as callback:
         report = run_through(callback, docs)
         assert report.spooled

@@ -29,7 +29,9 @@ PROMISED = {"num_points": ANGLES}
 def run_through(docs, *, pause_s=0.0, **options):
     derived = []
     options = {"reconstruction": GIVEN, "live": QUIET, **options}
-    with TomoGANCallback(lambda *item: derived.append(item), None, **options) as callback:
+    with TomoGANCallback(
+        lambda *item: derived.append(item), None, **options, worker="thread"
+    ) as callback:
         for name, doc in docs:
             callback(name, doc)
             time.sleep(pause_s)
@@ -240,7 +242,9 @@ def test_a_centre_that_was_found_before_serves_previews_alone():
     live = LiveConfig(preview_every=10, preview_every_s=None)
     docs = scan_documents(md=PROMISED)
     derived = []
-    with TomoGANCallback(lambda *item: derived.append(item), None, live=live) as callback:
+    with TomoGANCallback(
+        lambda *item: derived.append(item), None, live=live, worker="thread"
+    ) as callback:
         for _ in range(2):
             for name, doc in docs:
                 callback(name, doc)
@@ -271,7 +275,9 @@ def test_previews_are_in_tiled_while_the_scan_goes_on(catalog):
     live = LiveConfig(preview_every=8, preview_every_s=None)
     docs = scan_documents(md=PROMISED)
     client = catalog.client()
-    with TomoGANCallback(client, None, reconstruction=GIVEN, live=live) as callback:
+    with TomoGANCallback(
+        client, None, reconstruction=GIVEN, live=live, worker="thread"
+    ) as callback:
         for name, doc in docs[: len(docs) // 2 + 3]:
             callback(name, doc)
         callback.wait(60)
@@ -294,6 +300,8 @@ def test_a_replay_has_the_bits_of_the_live_scan():
     docs = scan_documents(md=PROMISED)
     derived, _ = run_through(docs)
     again = []
-    with TomoGANCallback(lambda *item: again.append(item), None, reconstruction=GIVEN) as callback:
+    with TomoGANCallback(
+        lambda *item: again.append(item), None, reconstruction=GIVEN, worker="thread"
+    ) as callback:
         replay(docs, callback)
     np.testing.assert_array_equal(volume(again), volume(derived))
