@@ -83,13 +83,12 @@ def client(catalog):
 def ours() -> set[str]:
     """Our threads, and our worker processes."""
     threads = {t.name for t in threading.enumerate() if t.name.startswith("tomogan-")}
-    children = Path("/proc/self/task").glob("*/children")
-    pids = {pid for file in children for pid in file.read_text().split()}
     workers = set()
-    for pid in pids:
-        with suppress(OSError):  # it has just ended
-            if b"tomogan_bluesky.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                workers.add(f"process {pid}")
+    for children in Path("/proc/self/task").glob("*/children"):
+        with suppress(OSError):  # a thread or a process that has just ended
+            for pid in children.read_text().split():
+                if b"tomogan_bluesky.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    workers.add(f"process {pid}")
     return threads | workers
 
 
