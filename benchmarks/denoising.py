@@ -2,13 +2,15 @@
 
     python benchmarks/denoising.py [--quick] [--json] [--model NAME_OR_PATH ...] [--picture FILE]
     python benchmarks/denoising.py --case 256 --doses 0.25 --by-kind
+    python benchmarks/denoising.py --case noise2inverse tooth --minutes 5 --tooth tooth.h5
 
 Cases are the pinned sets: ``512`` and ``256`` (samples of the kinds that were trained on, from
 seeds that were not) and ``512-foreign`` and ``256-foreign`` (a sixth kind, rings, blur, drift).
 Scores are against the noise-free reconstruction, ``*_full`` against a second scan at full dose;
 those of the noisy slices stand in each row. Competitors have their strength chosen with knowledge
 of the truth; what is not installed is named and skipped. With --cache, BM3D's slices are kept
-between runs. The last lines say which of the project's goals are met.
+between runs. Two more cases learn from the very scan: ``noise2inverse`` and ``tooth`` (see
+`single_scans`). The last lines say which of the project's goals are met.
 """
 
 import argparse
@@ -25,6 +27,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import classical
 import numpy as np
+import single_scans
 import torch
 
 from tomogan_bluesky.config import DEFAULT_MODEL
@@ -34,6 +37,7 @@ from tomogan_bluesky.training.metrics import field_of_view
 from tomogan_bluesky.training.pinned import DOSES, PINNED_SETS, PinnedSlices, pinned_slices
 from tomogan_bluesky.training.scoring import NOISY, SCORES, Result, score, table
 
+_LEARNED = ("noise2inverse", "tooth")
 _UNITS = {name: unit for name, (_, unit) in SCORES.items()} | {"psnr_full": "dB"}
 
 
@@ -84,6 +88,20 @@ def results_of(
             if keep:
                 pictures[name] = image
             yield score(case, dose, name, image, slices, ms)
+
+
+def learned_results(args: argparse.Namespace, case: str) -> Iterator[Result]:
+    """What networks make of a scan that they have learned from."""
+    if case == "tooth":
+        if args.tooth is None or not args.tooth.exists():
+            log("skipped: tooth (needs --tooth FILE, a scan that is not part of this project)")
+            return
+        yield from single_scans.tooth(args.tooth, args.minutes)
+        return
+    with_auto_denoise = find_spec("autoden") is not None
+    if not with_auto_denoise:
+        log("skipped: auto-denoise (pip install 'tomogan_bluesky[bench]')")
+    yield from single_scans.noise2inverse(args.minutes, args.slices, with_auto_denoise)
 
 
 def print_json(results: list[Result], found: list[tuple[str, Verdict]], by_kind: bool) -> None:
@@ -148,7 +166,11 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="one set, dose and slice a kind")
     parser.add_argument("--json", action="store_true", help="one object a line")
-    parser.add_argument("--case", nargs="+", choices=PINNED_SETS, metavar="SET")
+    parser.add_argument("--case", nargs="+", choices=[*PINNED_SETS, *_LEARNED], metavar="CASE")
+    parser.add_argument("--minutes", type=float, default=5.0, help="of each training on a scan")
+    parser.add_argument(
+        "--tooth", type=Path, metavar="FILE", help="Data Exchange file of the tooth"
+    )
     parser.add_argument("--doses", nargs="+", type=float, help="default: all")
     parser.add_argument("--slices", type=int, help="of each kind, the first ones (default: all)")
     parser.add_argument("--model", nargs="+", default=[DEFAULT_MODEL], help="names or paths")
@@ -176,6 +198,11 @@ def main() -> int:
     torch.set_num_threads(args.threads)
     results: list[Result] = []
     for case in args.case:
+        if case in _LEARNED:
+            for result in learned_results(args, case):
+                log(f"{case} dose {result.dose:g} {result.method}: {result.mean('psnr'):.2f} dB")
+                results.append(result)
+            continue
         log(f"{case}: recipe {PINNED_SETS[case].digest()[:16]}")
         slices = pinned_slices(case, args.doses, args.slices, args.cache)
         pictures: dict[str, np.ndarray] = {}
@@ -191,7 +218,8 @@ def main() -> int:
         return 0
     print(table(results, args.by_kind))
     for name in names:
-        print(f"\n{name}\n{verdict_table([v for n, v in found if n == name])}")
+        if of_model := [v for n, v in found if n == name]:
+            print(f"\n{name}\n{verdict_table(of_model)}")
     return 0
 
 

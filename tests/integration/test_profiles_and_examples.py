@@ -22,6 +22,18 @@ def test_the_example_of_a_live_scan(tmp_path, capsys):
     assert uid in told
 
 
+def test_the_example_of_training_from_a_catalog(tmp_path, capsys):
+    example = runpy.run_path(str(ROOT / "examples" / "train_from_catalog.py"))
+    uid = example["main"](
+        str(tmp_path), columns=64, n_angles=25, families=("foam", "shale"), steps=3
+    )
+    told = capsys.readouterr().out
+    assert "success: 3 slices" in told
+    assert "my-beamline" in told  # of the evaluation
+    assert (tmp_path / "model" / "model.ts").exists()
+    assert uid in told
+
+
 def test_the_startup_file_of_the_sim_profile(tmp_path, monkeypatch):
     angles_deg = np.linspace(0, 180, 19)
     disc = (np.hypot(*np.mgrid[-1:1:64j, -1:1:64j]) < 0.5).astype(np.float32)

@@ -1,0 +1,182 @@
+"""Learning from the very scan that is to be denoised, for `denoising.py`.
+
+Two cases. ``noise2inverse``: the slices of a pinned set at dose 1/4, as if they were one scan, of
+which no clean data are known; the truth is known to the scores alone. ``tooth``: a real scan, whose
+photons are divided at random into a share, which is denoised, and the rest, which is the reference:
+its noise is independent (the scan itself would contain the noise of its share).
+"""
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tomogan_bluesky.config import DEFAULT_MODEL, ReconstructionConfig
+from tomogan_bluesky.denoise import estimate_noise
+from tomogan_bluesky.geometry import ScanGeometry
+from tomogan_bluesky.models.artifact import load_generator
+from tomogan_bluesky.models.generator import Generator, parse_generator
+from tomogan_bluesky.pipeline import Fields, SlabPipeline, find_rotation_centre
+from tomogan_bluesky.recon.gridrec import Gridrec
+from tomogan_bluesky.training.noise2inverse import (
+    angular_splits,
+    averaged_splits,
+    split_pairs,
+)
+from tomogan_bluesky.training.noise_profile import measure_noise, split_exposure
+from tomogan_bluesky.training.pinned import PINNED_SETS, PinnedScans, PinnedSlices
+from tomogan_bluesky.training.scoring import NOISY, Result, score
+from tomogan_bluesky.training.trainer import TrainingConfig, train
+
+_DOSE = 0.25
+_TOOTH_SHARES = (0.25, 0.1)
+
+Denoise = Callable[[torch.Tensor], torch.Tensor]
+
+
+def denoiser(generator: Generator) -> Denoise:
+    """A network as a function of slices, shape (slice, y, x), one at a time."""
+
+    @torch.inference_mode()
+    def denoise(slices: torch.Tensor) -> torch.Tensor:
+        return torch.stack(
+            [generator(s[None, None], estimate_noise(s[None]))[0, 0] for s in slices]
+        )
+
+    return denoise
+
+
+def learned(
+    splits: torch.Tensor, minutes: float, start: str | None = None, crop: int = 96
+) -> tuple[Denoise, int]:
+    """A network that was trained on the splits of a scan, and the steps that it took."""
+    options: dict = {"network": "unet4", "options": {"base": 16}, "learning_rate": 1e-3}
+    network = None
+    if start is not None:
+        network, card = load_generator(start)
+        name, of_network = parse_generator(card.network)
+        # A network that knows its work already is changed with care.
+        options = {"network": name, "options": of_network, "learning_rate": 2e-4}
+    config = TrainingConfig(minutes=minutes, crop=crop, checkpoint_every=10**6, **options)
+    with tempfile.TemporaryDirectory() as folder:
+        generator = train(config, split_pairs(splits), folder, start=network)
+        from tomogan_bluesky.training.checkpoint import CHECKPOINT, averaged_generator
+
+        steps = averaged_generator(Path(folder) / CHECKPOINT)[2].step
+    return denoiser(generator), steps
+
+
+def auto_denoise(splits: np.ndarray, minutes: float) -> tuple[np.ndarray, int]:
+    """Slices of auto-denoise's Noise2Noise on the same splits in the same time, and its epochs.
+
+    Averaged over its two inputs, as it does by itself. The time of an epoch is measured first.
+    """
+    from autoden import N2N
+    from autoden.models.config import NetworkParamsUNet
+
+    def trained(epochs: int) -> tuple[object, np.ndarray, float]:
+        torch.manual_seed(0)
+        np.random.seed(0)  # noqa: NPY002  # it draws from there
+        algorithm = N2N(
+            model=NetworkParamsUNet(n_features=16), batch_size=1, device="cpu", verbose=False
+        )
+        inputs, targets, mask = algorithm.prepare_data(splits)
+        start = time.perf_counter()
+        algorithm.train(inputs, targets, mask, epochs=epochs)
+        return algorithm, inputs, time.perf_counter() - start
+
+    _, _, once = trained(1)
+    _, _, twice = trained(3)
+    epochs = max(1, int(60 * minutes / max((twice - once) / 2, 1e-3)))
+    algorithm, inputs, _ = trained(epochs)
+    return np.asarray(algorithm.infer(inputs), np.float32), epochs  # type: ignore[attr-defined]
+
+
+def noise2inverse(
+    minutes: float, slices_a_kind: int | None, with_auto_denoise: bool
+) -> Iterator[Result]:
+    """The pinned set ``256`` at dose 1/4, learned from itself."""
+    recipe = PINNED_SETS["256"]
+    scans = PinnedScans(recipe, slices_a_kind)
+    measured = scans.measured(_DOSE)
+    whole = Gridrec(scans.geometry, recipe.filter)
+    noisy = whole(measured)
+    slices = PinnedSlices(
+        scans.families,
+        whole(scans.clean()).numpy(),
+        whole(scans.second_full_dose()).numpy(),
+        {_DOSE: noisy.numpy()},
+    )
+    splits = _splits(measured, scans.geometry)
+    case = f"256, learned from itself, {minutes:g} min"
+    yield score(case, _DOSE, NOISY, noisy.numpy(), slices)
+    denoise, steps = learned(splits, minutes)
+    print(f"Noise2Inverse: {steps} steps", file=sys.stderr)
+    averaged, full = averaged_splits(denoise, splits), denoise(noisy)
+    yield score(case, _DOSE, "Noise2Inverse, averaged halves", averaged.numpy(), slices)
+    yield score(case, _DOSE, "Noise2Inverse, full angle", full.numpy(), slices)
+    if with_auto_denoise:
+        images, epochs = auto_denoise(splits.numpy(), minutes)
+        print(f"auto-denoise: {epochs} epochs", file=sys.stderr)
+        yield score(case, _DOSE, "auto-denoise, averaged halves", images, slices)
+    simulated = denoiser(load_generator(DEFAULT_MODEL)[0])
+    yield score(case, _DOSE, "simulated model", simulated(noisy).numpy(), slices)
+    adapted, _ = learned(splits, minutes, DEFAULT_MODEL)
+    yield score(case, _DOSE, "simulated model, fine-tuned", adapted(noisy).numpy(), slices)
+
+
+def _splits(measured: torch.Tensor, geometry: ScanGeometry) -> torch.Tensor:
+    """Reconstructions of even and of odd projections."""
+    parts = []
+    for angles in angular_splits(geometry.n_angles):
+        theta = geometry.theta[angles]
+        some = ScanGeometry(theta, geometry.rotation_centre, geometry.n_columns)
+        parts.append(Gridrec(some)(measured[:, angles]))
+    return torch.stack(parts)
+
+
+def tooth(file: Path, minutes: float) -> Iterator[Result]:
+    """A real scan, divided into a share of its photons and the rest."""
+    import h5py
+
+    with h5py.File(file) as data:
+        exchange = data["exchange"]
+        frames = exchange["data"][:].swapaxes(0, 1)
+        flats, darks = exchange["data_white"][:], exchange["data_dark"][:]
+        theta = np.deg2rad(exchange["theta"][:]) if "theta" in exchange else None
+    if theta is None:
+        theta = np.linspace(0, np.pi, frames.shape[1])
+    profile = measure_noise(flats, darks)
+    print(f"tooth: {profile}", file=sys.stderr)
+    dark, flat = (f.mean(0, dtype=np.float32) for f in (darks, flats))
+    fields = Fields(dark, flat[None], np.ones((len(theta), 1), np.float32))
+    config = ReconstructionConfig()
+    rows = (0, len(frames))
+    centre = find_rotation_centre(
+        lambda angles, part: frames[part][:, angles], theta, fields, rows, config
+    ).centre
+    geometry = ScanGeometry(theta, centre, frames.shape[2])
+    pipeline = SlabPipeline(geometry, config, None, fields)
+    rng = np.random.default_rng(0)
+    for share in _TOOTH_SHARES:
+        low, rest = split_exposure(frames, dark, profile, share, rng)
+        sinograms, _ = pipeline.attenuation(*rows, low)
+        noisy = pipeline.reconstruct(sinograms)
+        reference = pipeline.reconstruct(pipeline.attenuation(*rows, rest)[0]).numpy()
+        slices = PinnedSlices(("tooth",) * len(noisy), reference, reference, {})
+        splits = _splits(sinograms, geometry)
+        yield score("tooth", share, NOISY, noisy.numpy(), slices)
+        simulated = denoiser(load_generator(DEFAULT_MODEL)[0])
+        yield score("tooth", share, "simulated model", simulated(noisy).numpy(), slices)
+        for name, start in (
+            ("Noise2Inverse on the scan", None),
+            ("simulated model, fine-tuned", DEFAULT_MODEL),
+        ):
+            denoise, _ = learned(splits, minutes, start)
+            yield score("tooth", share, name, denoise(noisy).numpy(), slices)
+            averaged = averaged_splits(denoise, splits).numpy()
+            yield score("tooth", share, f"{name}, halves", averaged, slices)
