@@ -15,6 +15,7 @@ from copy import deepcopy
 import torch
 
 from ..errors import ModelError
+from .base import channels_last
 from .generator import Generator
 
 SUFFIXES = (".ts", ".pt2")
@@ -95,6 +96,7 @@ def _read_exported(content: bytes, device: torch.device) -> tuple[torch.nn.Modul
 
 def for_inference(module: torch.nn.Module) -> torch.nn.Module:
     """The same network, as quick as its format allows."""
+    channels_last(module)
     if not isinstance(module, torch.jit.ScriptModule):
         return module
     with without_deprecation():

@@ -12,6 +12,7 @@ from typing import Self
 import numpy as np
 import torch
 
+from ..models.base import channels_last
 from ..models.generator import Generator, build_generator
 from ..models.losses import FeatureLoss
 from . import checkpoint
@@ -23,13 +24,6 @@ from .settings import TrainingConfig
 logger = logging.getLogger(__name__)
 
 _BETAS = (0.9, 0.99)  # of Adam: errors of pixels change slowly
-
-
-def _channels_last(network: Generator) -> None:
-    """Lay weights out as convolutions over slices like them; others stay as they are."""
-    for parameter in network.parameters():
-        if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
 
 @dataclass
@@ -75,7 +69,7 @@ class TrainingState:
             network = build_generator(config.network, **config.options)
             if start is not None:
                 network.load_state_dict(start.state_dict())
-            _channels_last(network.to(device))
+            channels_last(network.to(device))
             features = feature_loss(config, network, vgg16)
             critic = Critic(config, device, world) if config.stage == "gan" else None
         betas = _BETAS if critic is None else GAN_BETAS
