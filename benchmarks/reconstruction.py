@@ -1,6 +1,6 @@
 """Speed and accuracy of reconstruction methods, side by side in one run.
 
-    python benchmarks/reconstruction.py [--quick] [--json] [--threads N]
+    python benchmarks/reconstruction.py [--quick] [--json] [--threads N] [--only gridrec]
 
 Two objects whose projections are known exactly: a foam, and Shepp and Logan's phantom. Times are of
 the foam, medians over rounds in which all methods take their turns, without what is computed once a
@@ -22,7 +22,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 # As the command line of the package does; read when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -53,7 +53,7 @@ class Method:
     origin: tuple[float, float]
     n_slices: int
     rounds: int
-    """How often it is timed; 0: while its accuracy is taken, for it is slow."""
+    """How often it is timed, in turns with others; 0: with its accuracy, for it is slow."""
     times: list[tuple[float, float]] = field(default_factory=list)
     """Wall and core time of each round, ms a slice."""
 
@@ -74,7 +74,7 @@ class Ellipses:
         t = (np.arange(n * fine) + 0.5) / fine - 0.5 - geometry.rotation_centre
         lines = np.zeros((geometry.n_angles, n * fine), np.float32)
         theta = geometry.theta[:, None]
-        for value, x, y, a, b, phi in self.scaled(n):
+        for value, x, y, a, b, phi in self.scaled(n).tolist():
             shadow = x * np.cos(theta) - y * np.sin(theta)
             half = np.hypot(a * np.cos(theta + phi), b * np.sin(theta + phi))
             chord = np.sqrt(np.maximum(1 - ((t - shadow) / half) ** 2, 0))
@@ -86,7 +86,7 @@ class Ellipses:
         place = ((np.arange(n * fine) + 0.5) / fine - 0.5).astype(np.float32)
         rows, columns = place[:, None] - origin[0], place[None] - origin[1]
         values = np.zeros((n * fine, n * fine), np.float32)
-        for value, x, y, a, b, phi in self.scaled(n):
+        for value, x, y, a, b, phi in self.scaled(n).tolist():
             cos, sin = np.cos(phi), np.sin(phi)
             u = (columns - x) * cos + (rows - y) * sin
             v = (rows - y) * cos - (columns - x) * sin
@@ -141,14 +141,12 @@ def ours(geometry: ScanGeometry, rounds: int, device: str = "cpu") -> Iterator[M
     """The methods of this package, on one device."""
     label = "" if device == "cpu" else f", {device}"
     for name, oversampling in (("torch gridrec 1.25", 1.25), (OURS, 1.5)):
-        made = Gridrec(geometry, "shepp", oversampling, device)
-        yield of(name + label, made, 16, rounds, device)
-    yield of("torch fbp" + label, FBP(geometry, "shepp", device), 16, 1, device)
-    few = min(rounds, 2)
-    sirt = SIRT(geometry, ITERATIONS, device=device)
-    yield of(f"torch sirt, {ITERATIONS} iterations{label}", sirt, 8, few, device)
-    tv = TotalVariation(geometry, ITERATIONS, device=device)
-    yield of(f"torch tv, {ITERATIONS} iterations{label}", tv, 8, few, device)
+        gridrec = Gridrec(geometry, "shepp", oversampling, device)
+        yield of(name + label, gridrec, 16, rounds, device)
+    yield of("torch fbp" + label, FBP(geometry, "shepp", device), 8, 0, device)
+    for name, solve in (("sirt", SIRT), ("tv", TotalVariation)):
+        made = solve(geometry, ITERATIONS, device=device)
+        yield of(f"torch {name}, {ITERATIONS} iterations{label}", made, 8, 0, device)
 
 
 def tomopy(geometry: ScanGeometry, rounds: int) -> Iterator[Method]:
@@ -248,8 +246,8 @@ def algotom(geometry: ScanGeometry, rounds: int) -> Iterator[Method]:
 
     middle = (n - 1) / 2
     fbp, dfi = run_with("fbp_reconstruction", gpu=False), run_with("dfi_reconstruction")
-    yield Method("algotom fbp", fbp, (middle, middle), 2, min(rounds, 2))
-    yield Method("algotom dfi", dfi, (n // 2, n // 2), 2, min(rounds, 2))
+    yield Method("algotom fbp", fbp, (middle, middle), 1, min(rounds, 2))
+    yield Method("algotom dfi", dfi, (n // 2, n // 2), 1, min(rounds, 2))
 
 
 def astra(geometry: ScanGeometry, rounds: int) -> Iterator[Method]:
@@ -272,7 +270,10 @@ def accuracy(method: Method, what: Ellipses, geometry: ScanGeometry) -> tuple[fl
     inside = np.hypot(y, x) < 0.9 * n / 2
     wanted = what.image(n, method.origin)[inside].astype(float)
     stack = what.sinogram(geometry)[None]
-    values = (timed(method, stack) if method.rounds == 0 else method.run(stack))[0]
+    if method.rounds:
+        values = method.run(stack)[0]
+    else:
+        values = timed(method, np.repeat(stack, method.n_slices, axis=0))[0]
     values = values[inside].astype(float)
     design = np.stack((values, np.ones_like(values)), axis=1)
     fit, *_ = np.linalg.lstsq(design, wanted)
@@ -296,8 +297,10 @@ def take_times(methods: list[Method], sinogram: np.ndarray) -> None:
                 timed(method, np.repeat(sinogram[None], method.n_slices, axis=0))
 
 
-def methods_for(geometry: ScanGeometry, rounds: int, skipped: dict[str, str]) -> Iterator[Method]:
-    """All methods that can be imported."""
+def methods_for(
+    geometry: ScanGeometry, rounds: int, only: str, skipped: dict[str, str]
+) -> Iterator[Method]:
+    """All methods that can be imported, and in whose name something occurs."""
     devices = ["cuda"] if torch.cuda.is_available() else []
     sources: list[Callable[[ScanGeometry, int], Iterator[Method]]] = [
         ours,
@@ -310,7 +313,7 @@ def methods_for(geometry: ScanGeometry, rounds: int, skipped: dict[str, str]) ->
     ]
     for source in sources:
         try:
-            yield from source(geometry, rounds)
+            yield from (method for method in source(geometry, rounds) if only in method.name)
         except (BackendUnavailableError, ModuleNotFoundError) as error:
             skipped[source.__name__] = str(error)
 
@@ -328,14 +331,17 @@ COLUMNS = {  # metric: heading, unit
 
 
 def measure(
-    geometry: ScanGeometry, rounds: int, skipped: dict[str, str]
+    geometry: ScanGeometry, rounds: int, only: str, skipped: dict[str, str]
 ) -> Iterator[tuple[str, dict[str, float]]]:
     """Name and figures of each method."""
     objects = foam(), shepp_logan()
-    methods = list(methods_for(geometry, rounds, skipped))
-    decibels = [[accuracy(m, what, geometry) for what in objects] for m in methods]
+    methods, decibels = [], []
+    for method in methods_for(geometry, rounds, only, skipped):
+        decibels.append([accuracy(method, what, geometry) for what in objects])
+        # Those that are done with leave their memory to the others.
+        methods.append(method if method.rounds else replace(method, run=np.copy))
     take_times(methods, objects[0].sinogram(geometry))
-    core_of_ours = {m.name: np.median(m.times, axis=0)[1] for m in methods}[OURS]
+    core_of_ours = {m.name: np.median(m.times, axis=0)[1] for m in methods}.get(OURS, np.nan)
     for method, (of_foam, of_shepp) in zip(methods, decibels, strict=True):
         wall, core = np.median(method.times, axis=0)
         figures = (1000 / wall, wall, core, core / core_of_ours, *of_foam, *of_shepp)
@@ -349,6 +355,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one object a line")
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--rounds", type=int, default=7, help="of the fast methods")
+    parser.add_argument("--only", default="", metavar="TEXT", help="methods with it in their name")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     # Competitors' deprecations are not what is measured here.
@@ -366,7 +373,7 @@ def main() -> int:
             print(f"{'method':<30}" + "".join(f"{heading:>10}" for heading, _ in COLUMNS.values()))
             print(" " * 30 + "".join(f"{unit:>10}" for _, unit in COLUMNS.values()))
         rounds = 1 if arguments.quick else arguments.rounds
-        for name, figures in measure(geometry, rounds, skipped):
+        for name, figures in measure(geometry, rounds, arguments.only, skipped):
             report(case, name, figures, arguments.json)
     for name, reason in skipped.items():
         print(f"skipped {name}: {reason}", file=sys.stderr)
