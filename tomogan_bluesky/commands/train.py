@@ -77,6 +77,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, help="processor threads (default: torch's choice)")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, …")
     parser.add_argument("--resume", action="store_true", help="go on from DIR's checkpoint")
+    parser.add_argument("--pt2", action="store_true", help="write the model for torch.export, too")
     parser.add_argument("--json", action="store_true", help="print the card as JSON at the end")
     add_data_options(parser)
     add_options(parser)
@@ -121,6 +122,8 @@ def _run(args: argparse.Namespace, world: "World", device: str) -> int:
     card = _card(args, trained, data, metrics)
     path = args.output / "model.ts"
     card = export_model(trained.generator, card, path)
+    if args.pt2:
+        export_model(trained.generator, card, path.with_suffix(".pt2"))
     if trained.failure is not None:
         print(f"error: {trained.failure}", file=sys.stderr)
         print(f"the network of the pixel stage was exported: {path}", file=sys.stderr)

@@ -72,6 +72,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     stages.add_argument(
         "--vgg16", type=Path, metavar="FILE", help="torchvision's weights of VGG-16"
     )
+    stages.add_argument("--tensorboard", action="store_true", help="curves in DIR/board")
     stages.add_argument("--patience", type=int, help="stop after so many validations without gain")
     stages.add_argument(
         "--precision",
@@ -258,6 +259,7 @@ def run_stages(
                 device=device,
                 world=world,
                 vgg16=args.vgg16,
+                board=args.output / "board" / stage if args.tensorboard else None,
             )
         except CollapseError as error:
             failure = error

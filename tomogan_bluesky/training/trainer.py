@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from ..errors import TrainingError
 from ..models.generator import Generator
+from .board import curves
 from .checkpoint import CHECKPOINT, averaged_generator, read_checkpoint
 from .collapse import CollapseWatch
 from .crops import Batch, Crops
@@ -55,6 +56,7 @@ def train(
     device: str = "cpu",
     world: World = ALONE,
     vgg16: Path | str | None = None,
+    board: Path | None = None,
 ) -> Generator:
     """Train a network on pairs, one stage.
 
@@ -80,6 +82,8 @@ def train(
         The processes that train together.
     vgg16 : path, optional
         The weights of VGG-16, for the feature loss of that name.
+    board : path, optional
+        A folder for curves that TensorBoard shows.
 
     Returns
     -------
@@ -95,6 +99,8 @@ def train(
         A gan stage has gone wrong; the checkpoint keeps what was good.
     ModelNotFoundError
         No checkpoint at `resume`; no weights of VGG-16.
+    BackendUnavailableError
+        TensorBoard is asked for and not installed.
     """
     _check(config, start or resume, validation, world)
     crops = Crops(pairs, config, world.rank)
@@ -129,7 +135,7 @@ def train(
         unit="step",
         disable=None if world.first else True,
     )
-    with bar:
+    with bar, curves(board if world.first else None) as draw:
         while not progress.finished:
             batch = crops.draw(state.rng).to(device)
             state.set_rate(rate(progress))
@@ -166,6 +172,7 @@ def train(
                 scores = validate()
                 entry = {"step": float(progress.step), **log.means(), **scores}
                 bar.set_postfix({k: f"{v:.4g}" for k, v in entry.items() if "denoised" in k})
+                draw(entry)
                 judge(state, entry, watch)
                 if world.first:
                     logger.info("training: %s; %s left", entry, _left(progress))

@@ -1,3 +1,4 @@
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -7,7 +8,7 @@ import torch
 from pydantic import ValidationError
 from unit.training.discs import config, discs
 
-from tomogan_bluesky.errors import ModelNotFoundError, TrainingError
+from tomogan_bluesky.errors import BackendUnavailableError, ModelNotFoundError, TrainingError
 from tomogan_bluesky.training import crops, trainer
 from tomogan_bluesky.training.pairs import Pairs
 from tomogan_bluesky.training.trainer import (
@@ -213,3 +214,18 @@ def test_adjacent_slices_are_seen_and_only_those_of_a_volume(tmp_path):
     train(config(steps=1, options={"base": 4, "depth": 3}), [volumes], tmp_path, validation=volumes)
     with pytest.raises(TrainingError, match="3 adjacent slices learns from volumes"):
         train(settings, [discs()], tmp_path)
+
+
+def test_curves_for_tensorboard(pairs, tmp_path, monkeypatch):
+    event_accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator"
+    )
+    train(config(steps=8), pairs, tmp_path, validation=pairs[0], board=tmp_path / "board")
+    curves = event_accumulator.EventAccumulator(str(tmp_path / "board")).Reload()
+    losses = [(event.step, event.value) for event in curves.Scalars("loss")]
+    history = read_checkpoint(tmp_path / CHECKPOINT)[1].history
+    assert losses == [(e["step"], pytest.approx(e["loss"])) for e in history]
+    assert "psnr_db_denoised_at_1" in curves.Tags()["scalars"]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(BackendUnavailableError, match=r"tomogan_bluesky\[tensorboard\]"):
+        train(config(steps=1), pairs, tmp_path, board=tmp_path / "board")
