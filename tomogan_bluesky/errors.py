@@ -62,6 +62,10 @@ class ServerAwayError(PublishError):
     """A server does not answer, is overloaded, or does not let us in: later it may."""
 
 
+class InUseError(PublishError):
+    """Another process makes the same derived run now."""
+
+
 class TrainingError(TomoGANError, RuntimeError):
     """A training diverged, or its checkpoint does not fit."""
 

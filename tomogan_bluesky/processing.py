@@ -15,7 +15,7 @@ import numpy as np
 from .config import plan_settings
 from .derivation import Derivation
 from .engine import Engine
-from .errors import IntakeError
+from .errors import InUseError, IntakeError
 from .geometry import ScanGeometry
 from .intake.documents import Frame, ScanDocuments
 from .intake.references import References
@@ -134,7 +134,11 @@ class RunProcessor:
             with suppress(StageFailed), record.stage("model"):
                 derivation.load()
             with suppress(StageFailed), record.stage("publish"):
-                derivation.look_up()
+                try:
+                    derivation.look_up()
+                except InUseError as error:
+                    logger.error("run %s: %s", self._raw_uid, error)
+                    return RunReport(self._raw_uid, None, "fail", f"publish: {error}")
             if derivation.final_uid is not None:
                 uid = derivation.final_uid
                 logger.info("run %s: derived run %s is there already", self._raw_uid, uid)

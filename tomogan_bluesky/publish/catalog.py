@@ -245,6 +245,20 @@ def attempts(client: BaseClient, derivation: str) -> list[Attempt]:
     )
 
 
+def unsuccessful(client: BaseClient, derivation: str) -> list[tuple[dict[str, Any], bool]]:
+    """Start documents of the attempts that failed or have no stop document, and if they have one.
+
+    Attempts at a raw run that ended early, which are as good as they can be, are not among them.
+    """
+    with explain_request("Tiled to say which runs it has"):
+        found = [run.metadata for run in _search(client, Eq("start.derivation", derivation))]
+    return [
+        (dict(md["start"]), bool(md.get("stop")))
+        for md in found
+        if (md.get("stop") or {}).get("exit_status") in (None, "fail")
+    ]
+
+
 def final_version(client: BaseClient, derivation: str) -> str | None:
     """Uid of the attempt at a derivation that succeeded; None where none did yet."""
     return next((a.uid for a in attempts(client, derivation) if a.exit_status == "success"), None)

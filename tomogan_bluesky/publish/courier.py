@@ -16,6 +16,7 @@ from ..errors import PublishError, ServerAwayError
 from ..intake.uris import path_of
 from .catalog import TiledPublisher, final_version, knock, remove_node
 from .explain import explain_request
+from .leftovers import remove_unsuccessful
 from .spool import Spool, SpooledRun
 from .volume_file import owner_of
 
@@ -155,6 +156,8 @@ def bring(client: BaseClient, run: SpooledRun) -> Outcome:
         final = final_version(client, about["derivation"])
         if final is None:
             send_again(client, run)
+            if about["exit_status"] == "success":
+                remove_unsuccessful(client, about["derivation"], None)
         elif final != run.uid:
             _remove_files(run)
         run.discard()

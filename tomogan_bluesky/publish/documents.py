@@ -6,6 +6,8 @@ one HDF5 file with the pixels, unless these travel inside the events.
 """
 
 import json
+import os
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -129,6 +131,7 @@ class DerivedRun:
             "derived_from": [self._raw_uid],
             "derivation": derivation,
             "attempt": attempt,
+            "writer": {"host": socket.gethostname(), "pid": os.getpid()},
             "plan_name": "tomogan_bluesky",
             "tiled_specs": [SPEC],
         }

@@ -5,6 +5,7 @@ list of these), later documents. Leave: the documents, to each of them. One that
 keep the others from theirs.
 """
 
+import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,11 +16,13 @@ from typing import Any, Protocol, TypeAlias, TypeGuard, runtime_checkable
 from tiled.client.base import BaseClient
 
 from ..config import PublishingConfig
-from ..errors import ConfigurationError, PublishError, ServerAwayError
+from ..errors import ConfigurationError, InUseError, PublishError, ServerAwayError
 from .catalog import Attempt, address_of, attempts, connect, knock
+from .claims import Claim
 from .courier import Courier
 from .documents import derived_uid, volume_path
 from .explain import explain_request
+from .leftovers import remove_files, remove_unsuccessful
 from .outbox import Outbox
 from .spool import Spool, SpooledRun, default_folder
 
@@ -92,6 +95,7 @@ class Publishers:
             spool = Spool(config.spool or default_folder(), config.spool_gib)
         self._spool = spool if config is not None and config.spool_gib > 0 else None
         self._courier = Courier(spool, self._fresh_client)
+        self._claims: dict[str, tuple[Claim, Path | None]] = {}  # by derivation
 
     def next_attempt(self, derivation: str, directory: Path | None) -> tuple[int, str | None]:
         """The number of the next attempt, and the uid of the final version where there is one.
@@ -100,13 +104,26 @@ class Publishers:
         version may be waiting in the spool. A server that is away is not waited for: when it is
         back and has a final version already, what waits for it is dropped.
 
+        Where there is no final version, the derivation is ours from now on until the stop document
+        of the attempt.
+
         Raises
         ------
+        InUseError
+            Another process makes an attempt now.
         PublishError
             A catalog can't be asked, and there is no spool.
         """
+        is_ours = self._claim(derivation, directory)
         known = self.attempts(derivation)
         final = next((a.uid for a in known if a.exit_status == "success"), None)
+        if final is not None:
+            self._release(derivation)
+        elif not is_ours:
+            raise InUseError(
+                "expected to be the only one who makes this derived run, but another process "
+                "makes it now; wait for that one, or replay the run when it has ended"
+            )
         number = max((a.attempt for a in known), default=0) + 1
         while directory and volume_path(directory, derived_uid(derivation, number)).exists():
             number += 1
@@ -181,7 +198,7 @@ class Publishers:
 
     def broadcast(self) -> "Broadcast":
         """A fresh `Broadcast` for one derived run."""
-        return Broadcast([self._sink(target) for target in self._targets])
+        return Broadcast([self._sink(target) for target in self._targets], self._ended)
 
     def close(self) -> None:
         """Close the clients that were made here; those that were given are their owner's.
@@ -189,6 +206,8 @@ class Publishers:
         What waits in the spool stays there, for the next one who publishes to its server.
         """
         self._courier.close()
+        for derivation in list(self._claims):
+            self._release(derivation)
         for name in list(self._clients):
             self._forget(name)
 
@@ -217,6 +236,58 @@ class Publishers:
             yield client
         finally:
             client.context.close()
+
+    # One attempt at a time, and one final version ---------------------------------------------
+
+    def _claim(self, derivation: str, directory: Path | None) -> bool:
+        """Whether nobody else is at this derivation; it is ours then, until `_release`."""
+        if derivation in self._claims:
+            return True
+        names = sorted(_name_of(t) for t in self._targets if not _is_callable(t))
+        if directory is not None:
+            path = directory / f".{derivation}.claim"
+        elif names:
+            targets = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
+            path = default_folder().parent / "claims" / f"{derivation}.{targets}"
+        else:
+            return True  # nothing that two could get at
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            claim = Claim.take(path)
+        except OSError as error:
+            logger.debug("%s: no claim can be made (%s)", path, error.strerror)
+            return True  # who can't make a file can't make a volume there, either, and is told
+        if claim is not None:
+            self._claims[derivation] = (claim, directory)
+        return claim is not None
+
+    def _release(self, derivation: str) -> None:
+        claim, _ = self._claims.pop(derivation, (None, None))
+        if claim is not None:
+            claim.release()
+
+    def _ended(self, start_doc: Mapping[str, Any], stop_doc: Mapping[str, Any]) -> None:
+        """An attempt has ended: remove those before it if it was successful, let others go on."""
+        derivation, attempt = start_doc.get("derivation", ""), start_doc.get("attempt", 1)
+        _, directory = self._claims.get(derivation, (None, None))
+        try:
+            if stop_doc["exit_status"] == "success" and attempt > 1:
+                self._remove_unsuccessful(derivation, attempt, directory)
+        except PublishError as error:
+            logger.warning("derived run %s is done, but: %s", start_doc["uid"], error)
+        finally:
+            self._release(derivation)
+
+    def _remove_unsuccessful(self, derivation: str, attempt: int, directory: Path | None) -> None:
+        for target in self._targets:
+            if not _is_callable(target) and not self._courier.is_away(_name_of(target)):
+                with self._forgotten_on_error(target):
+                    remove_unsuccessful(self._connect(target), derivation, directory)
+        if directory is not None:
+            known = {a.uid for a in self.attempts(derivation)}
+            remove_files(derivation, attempt - 1, directory, known)
+
+    # Clients -----------------------------------------------------------------------------------
 
     def _connect(self, target: BaseClient | str) -> BaseClient:
         if not isinstance(target, str):
@@ -247,11 +318,19 @@ class Broadcast:
     Parameters
     ----------
     sinks : iterable of callable(name, doc)
+    ended : callable(start_doc, stop_doc), optional
+        Called after the stop document.
     """
 
-    def __init__(self, sinks: Iterable[Publish]) -> None:
+    def __init__(
+        self,
+        sinks: Iterable[Publish],
+        ended: Callable[[Mapping[str, Any], Mapping[str, Any]], None] | None = None,
+    ) -> None:
         self._errors: list[Exception] = []
         self._sinks = list(sinks)
+        self._ended = ended
+        self._start_doc: Mapping[str, Any] = {}
 
     @property
     def waiting(self) -> list[str]:
@@ -271,6 +350,10 @@ class Broadcast:
                 logger.error("publishing a %r document failed: %s", name, error)
                 self._errors.append(error)
                 self._sinks.remove(sink)
+        if name == "start":
+            self._start_doc = doc
+        elif name == "stop" and self._ended is not None:
+            self._ended(self._start_doc, doc)
 
     def check(self) -> None:
         """Raise the first error of any target.
