@@ -7,7 +7,7 @@ any number of times.
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from json import JSONDecodeError, loads
@@ -17,14 +17,17 @@ from typing import TYPE_CHECKING, Any
 from tiled.queries import Comparison, Eq, KeyPresent
 
 from .callback import TomoGANCallback
-from .config import Settings
-from .errors import ConfigurationError
-from .publish.catalog import connect
+from .config import Settings, plan_settings
+from .derivation import Derivation
+from .engine import Engine
+from .errors import ConfigurationError, ModelError
+from .publish.catalog import attempts, connect
 from .publish.documents import ORIGINAL_RUN
 from .publish.explain import explain_request
+from .publish.publishers import Publishers
 from .publish.server import serve_catalog
 from .replaying import replay
-from .report import RunReport
+from .report import RunRecord, RunReport
 
 if TYPE_CHECKING:
     from dask.distributed import Client
@@ -121,6 +124,33 @@ def find_runs(source: str, queries: Sequence[str]) -> list[str]:
         ):
             found = found.search(condition)
         return [run.metadata["start"]["uid"] for run in found.sort(("start.time", 1)).values()]
+
+
+def unfinished(order: Order, raw_uids: Sequence[str]) -> list[str]:
+    """Those of some raw runs for which there is no final version of an order.
+
+    Of a raw run that ended early, a derived run that is complete as far as it goes is one.
+
+    Raises
+    ------
+    TomoGANError
+        A catalog cannot be reached, or a run asks for settings that there are not.
+    """
+    left = []
+    with opened(order.source) as (source, _), opened(order.target) as (target, _):
+        engine = Engine(Publishers(target), order.model, order.settings, device=order.device)
+        for uid in raw_uids:
+            with explain_request(f"Tiled to show run {uid}"):
+                start_doc = source[uid].metadata["start"]
+            settings = order.settings.for_plan(plan_settings(start_doc), engine.plan_wins)
+            derivation = Derivation(engine, settings, RunRecord(uid), start_doc)
+            with suppress(ModelError):  # which the replay will tell
+                derivation.load()
+            known = attempts(target, derivation.identify())
+            if not any(attempt.exit_status in ("success", "abort") for attempt in known):
+                left.append(uid)
+        engine.publishers.close()
+    return left
 
 
 def replay_one(order: Order, raw_uid: str) -> Outcome:

@@ -69,6 +69,12 @@ class Derivation:
         if self.denoiser is None:
             self.denoiser = self._fitting(self._engine.denoiser(self._start_doc, self._settings))
 
+    def identify(self) -> str:
+        """What all attempts have in common; the generator must be loaded, if it can be."""
+        return derivation_of(
+            str(self._start_doc["uid"]), self._settings.digest(), self._generator_digest()
+        )
+
     def look_up(self) -> None:
         """See which attempt this is, and whether an earlier one was successful.
 
@@ -76,9 +82,7 @@ class Derivation:
         ------
         PublishError, ConfigurationError
         """
-        self._derivation = derivation_of(
-            str(self._start_doc["uid"]), self._settings.digest(), self._generator_digest()
-        )
+        self._derivation = self.identify()
         self._publishing = self._settings.publishing.for_run(self._start_doc)
         binning = self._settings.reconstruction.preprocessing.binning
         self._scale = self._publishing.scale(self._start_doc, binning)

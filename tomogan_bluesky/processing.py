@@ -15,7 +15,7 @@ import numpy as np
 from .config import plan_settings
 from .derivation import Derivation
 from .engine import Engine
-from .errors import InUseError, IntakeError
+from .errors import IntakeError, InUseError
 from .geometry import ScanGeometry
 from .intake.documents import Frame, ScanDocuments
 from .intake.references import References

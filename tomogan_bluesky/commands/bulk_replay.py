@@ -18,6 +18,11 @@ def add_arguments(parser: argparse.ArgumentParser, which: Any) -> None:
         metavar="KEY=VALUE",
         help="all runs with this in their start document, also KEY>=VALUE; may be repeated",
     )
+    which.add_argument(
+        "--resume",
+        action="store_true",
+        help="all runs that have no final version of these settings, as after a crash",
+    )
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "--dask", metavar="ADDRESS", help="on a dask cluster, such as tcp://host:8786"
@@ -29,16 +34,19 @@ def run(args: argparse.Namespace, settings: Any, model: str | None) -> int:
     """Replay all runs that answer the query; 1 where one of them failed."""
     from tqdm import tqdm
 
-    from ..bulk import Order, find_runs, replay_here, replay_on
+    from ..bulk import Order, find_runs, replay_here, replay_on, unfinished
 
     source = str(args.catalog)
-    uids = find_runs(source, args.query)
+    queries = args.query or []
+    uids = find_runs(source, queries)
     if not uids:
-        print(f"no run answers {' and '.join(args.query)}", file=sys.stderr)
+        print(f"no run answers {' and '.join(queries) or 'at all'}", file=sys.stderr)
         return 0
     order = Order(
         source, str(args.into or source), model, settings, device=args.device, again=args.again
     )
+    if args.resume:
+        uids = unfinished(order, uids)
     with _cluster(args) as cluster:
         outcomes = replay_here(order, uids) if cluster is None else replay_on(cluster, order, uids)
         done = []

@@ -17,6 +17,8 @@ examples:
   tomogan-bluesky replay 12 --catalog my_catalog --backend tomopy --rows 100:108 --again
   tomogan-bluesky replay 12 --catalog my_catalog --remove
       remove what was derived from scan 12, files included
+  tomogan-bluesky replay --resume --catalog my_catalog
+      all that have no final version yet, as after a crash; again and again does no harm
   tomogan-bluesky replay --query sample.name=foam --query 'time>=2026-11-01' --catalog my_catalog
       all that answer both; what is there already is left alone
   tomogan-bluesky replay --query plan_name=tomo_scan --catalog https://tiled.example.org \
@@ -83,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     from ..replaying import replay
 
     settings, model = _settings(args)
-    if args.query is not None:
+    if args.query is not None or args.resume:
         return bulk_replay.run(args, settings, model)
     with ExitStack() as stack:
         source = stack.enter_context(serve_catalog(args.catalog))

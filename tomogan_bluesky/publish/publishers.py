@@ -19,7 +19,7 @@ from ..config import PublishingConfig
 from ..errors import ConfigurationError, InUseError, PublishError, ServerAwayError
 from .catalog import Attempt, address_of, attempts, connect, knock
 from .claims import Claim
-from .courier import Courier
+from .courier import Courier, bring
 from .documents import derived_uid, volume_path
 from .explain import explain_request
 from .leftovers import remove_files, remove_unsuccessful
@@ -151,20 +151,21 @@ class Publishers:
             with self._forgotten_on_error(target):
                 return attempts(self._connect(target), derivation)
         waiting = self._waiting(name)
-        found = [run.attempt for run in waiting if run.derivation == derivation]
-        if self._courier.is_away(name):
-            return found
-        try:
-            with self._forgotten_on_error(target):
-                client = self._connect(target)
-                knock(client)
-                found += attempts(client, derivation)
-        except ServerAwayError as error:
-            self._courier.report_away(name, error)
-        else:
-            if waiting:
-                self._courier.bring(name)
-        return found
+        own = [run for run in waiting if run.derivation == derivation]
+        if not self._courier.is_away(name):
+            try:
+                with self._forgotten_on_error(target):
+                    client = self._connect(target)
+                    knock(client)
+                    for run in own:
+                        bring(client, run)
+                    found = attempts(client, derivation)
+                if waiting:
+                    self._courier.bring(name)
+                return found
+            except ServerAwayError as error:
+                self._courier.report_away(name, error)
+        return [run.attempt for run in own]
 
     def _waiting(self, name: str) -> list[SpooledRun]:
         try:
@@ -267,11 +268,14 @@ class Publishers:
             claim.release()
 
     def _ended(self, start_doc: Mapping[str, Any], stop_doc: Mapping[str, Any]) -> None:
-        """An attempt has ended: remove those before it if it was successful, let others go on."""
+        """An attempt has ended: let others go on; if it did not fail, remove those that did before.
+
+        The best that can be made of a scan that ended early is "abort".
+        """
         derivation, attempt = start_doc.get("derivation", ""), start_doc.get("attempt", 1)
         _, directory = self._claims.get(derivation, (None, None))
         try:
-            if stop_doc["exit_status"] == "success" and attempt > 1:
+            if stop_doc["exit_status"] != "fail" and attempt > 1:
                 self._remove_unsuccessful(derivation, attempt, directory)
         except PublishError as error:
             logger.warning("derived run %s is done, but: %s", start_doc["uid"], error)

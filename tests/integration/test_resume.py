@@ -1,0 +1,180 @@
+"""Exactly one final version: after a kill at any place, with two at once, after failures."""
+
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+from scans import scan_documents
+
+from tomogan_bluesky import PublishingConfig, TomoGANCallback
+from tomogan_bluesky.cli import main
+from tomogan_bluesky.publish.catalog import TiledPublisher, derived_runs
+from tomogan_bluesky.publish.documents import derived_uid, volume_path
+from tomogan_bluesky.publish.server import serve_catalog
+
+# A replay that kills itself when so many documents of a kind have been handed to the catalog.
+_KILLED = """
+import os, signal, sys
+from tomogan_bluesky.cli import main
+from tomogan_bluesky.publish.catalog import TiledPublisher
+
+folder, kind, number, when = sys.argv[1:]
+publish, seen = TiledPublisher.__call__, []
+
+def counted(self, name, doc):
+    seen.append(name)
+    last = name == kind and seen.count(kind) == int(number)
+    if last and when == "before":
+        os.kill(os.getpid(), signal.SIGKILL)
+    publish(self, name, doc)
+    if last:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+TiledPublisher.__call__ = counted
+main(["replay", "--resume", "--catalog", folder, "--model", "none"])
+"""
+RESUME = ("replay", "--resume", "--model", "none", "--json", "--catalog")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A catalog, served by us, so that many short commands find it running."""
+    folder = tmp_path_factory.mktemp("resume")
+    with serve_catalog(folder):
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def client(folder):
+    with serve_catalog(folder) as server:
+        yield server.client()
+
+
+@pytest.fixture
+def raw(client):
+    """A raw run in the catalog, the only one that has no final version."""
+    docs = scan_documents()
+    publish = TiledPublisher(client)
+    for name, doc in docs:
+        publish(name, doc)
+    return docs
+
+
+def resume(folder, capsys):
+    code = main([*RESUME, str(folder)])
+    return code, [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def digest(client, uid):
+    volume = client[uid]["primary"]["reconstruction"].read()
+    return hashlib.sha256(np.ascontiguousarray(volume).tobytes()).hexdigest()
+
+
+def undisturbed(docs):
+    """What the same scan gives where nothing happens."""
+    slices = []
+    with TomoGANCallback(lambda name, doc: slices.append(doc), None, worker="thread") as callback:
+        for name, doc in docs:
+            callback(name, doc)
+        callback.wait(60)
+    volume = np.stack([doc["data"]["reconstruction"] for doc in slices if "data" in doc])
+    return hashlib.sha256(volume.tobytes()).hexdigest()
+
+
+def check_one_final_version(client, folder, docs, report):
+    """And nothing beside it: no node, no file, no claim."""
+    assert report["exit_status"] == "success", report
+    raw_start = docs[0][1]
+    assert derived_runs(client, raw_start) == [report["derived_uid"]]
+    assert digest(client, report["derived_uid"]) == undisturbed(docs)
+    files = sorted((folder / "volumes").iterdir())
+    assert {path.suffix for path in files} == {".h5"}
+    ours = [path for path in files if raw_uid_of(path) == raw_start["uid"]]
+    assert ours == [volume_path(folder / "volumes", report["derived_uid"])]
+
+
+def raw_uid_of(path):
+    with h5py.File(path, swmr=True, libver="latest") as file:
+        return file.attrs["raw_run_uid"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "number", "when"),
+    [("start", 1, "before"), ("descriptor", 1, "after"), ("stop", 1, "before")],
+)
+def test_killed_and_resumed_gives_one_final_version(
+    kind, number, when, raw, folder, client, capsys
+):
+    done = subprocess.run(
+        [sys.executable, "-c", _KILLED, str(folder), kind, str(number), when],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    code, (outcome,) = resume(folder, capsys)
+    assert code == 0
+    check_one_final_version(client, folder, raw, outcome["report"])
+    assert resume(folder, capsys) == (0, [])  # as often as one likes
+
+
+def publish_to(client, folder, docs, *others):
+    with TomoGANCallback(
+        [*others, client],
+        None,
+        worker="thread",
+        publishing=PublishingConfig(directory=folder / "volumes"),
+    ) as callback:
+        for name, doc in docs:
+            callback(name, doc)
+        (report,) = callback.wait(60)
+    return report
+
+
+def test_what_failed_is_tried_again_and_leaves_nothing(raw, folder, client, capsys):
+    """A file that somebody else has put where ours would be is left alone."""
+    failed = publish_to(client, folder, raw_with(raw, flats=False))
+    assert failed.exit_status == "fail"
+    foreign = volume_path(folder / "volumes", derived_uid(derivation_of_(client, failed), 2))
+    with h5py.File(foreign, "w") as file:
+        file.attrs["raw_run_uid"] = "somebody's"
+    code, (outcome,) = resume(folder, capsys)
+    assert code == 0
+    assert foreign.exists()
+    foreign.unlink()
+    check_one_final_version(client, folder, raw, outcome["report"])
+
+
+def raw_with(docs, flats):
+    """The documents of a scan whose flats got lost on the way."""
+    flat = next(doc["uid"] for name, doc in docs if doc.get("name") == "flat")
+    return [(n, d) for n, d in docs if flats or d.get("descriptor") != flat]
+
+
+def derivation_of_(client, report):
+    return client[report.derived_uid].metadata["start"]["derivation"]
+
+
+def test_two_at_once_make_one_derived_run(raw, folder, client, capsys):
+    """The second one says so, and makes nothing; when the first has gone, there is no trace."""
+    derivation = None
+
+    def second(name, doc):
+        nonlocal derivation
+        if name == "descriptor" and derivation is None:
+            derivation = True
+            code, (outcome,) = resume(folder, capsys)
+            assert code == 1
+            seen.append(outcome["report"])
+
+    seen = []
+    first = publish_to(client, folder, raw, second)
+    assert first.exit_status == "success", first.reason
+    assert seen[0]["derived_uid"] is None
+    assert "another process makes it now" in seen[0]["reason"]
+    check_one_final_version(client, folder, raw, first.as_dict())
