@@ -220,12 +220,17 @@ def _callback(args: argparse.Namespace) -> Any:
             "expected where derived runs go, got nothing; give --publish with the address of a "
             "Tiled server"
         )
-    # This process is a worker: what ends it ends no scan, and what it had is fetched again.
-    options: dict[str, Any] = {"worker": "thread"}
     profile = load_profile(args.profile) if args.profile else Profile(version=1)
+    # No scan runs beside this process for whom its worker would have to be nice.
+    update: dict[str, Any] = {"nice": 0}
+    if args.tiled or args.nats:
+        # Where this process dies, the run comes again, here or elsewhere: nobody else may finish it.
+        update["linger_s"] = 0.0
+    options: dict[str, Any] = {"worker": profile.worker.model_copy(update=update)}
     if args.directory is not None:
-        update = {"directory": args.directory.absolute()}
-        options["publishing"] = profile.publishing.model_copy(update=update)
+        options["publishing"] = profile.publishing.model_copy(
+            update={"directory": args.directory.absolute()}
+        )
     if args.model is not None:
         options["model"] = None if args.model == "none" else args.model
     if args.device is not None:
