@@ -84,6 +84,10 @@ def publishers(args):
         publisher = Publisher(args.zmq, serializer=pack)
         time.sleep(0.5)  # 0MQ drops what is sent before it has connected
         yield publisher
+    if args.kafka:
+        from bluesky_kafka import Publisher
+
+        yield Publisher("scans", args.kafka, key="beamline", flush_on_stop_doc=True)
     if args.nats:
         yield nats_publisher(args.nats)
 
@@ -111,6 +115,7 @@ def main():
     parser.add_argument("--tiled")
     parser.add_argument("--zmq")
     parser.add_argument("--nats")
+    parser.add_argument("--kafka")
     args = parser.parse_args()
     RE = RunEngine()
     for publisher in publishers(args):

@@ -57,6 +57,18 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "--nats-credentials", type=Path, metavar="FILE", help="credentials for NATS"
     )
     sources.add_argument(
+        "--kafka", metavar="SERVERS", help="Kafka servers that bluesky-kafka publishes to"
+    )
+    sources.add_argument(
+        "--kafka-topic",
+        action="append",
+        metavar="T",
+        help="topic of documents; may be repeated",
+    )
+    sources.add_argument(
+        "--kafka-config", type=Path, metavar="FILE", help="settings of librdkafka in YAML"
+    )
+    sources.add_argument(
         "--group",
         default="tomogan",
         metavar="NAME",
@@ -188,15 +200,22 @@ def _sources(args: argparse.Namespace) -> list[Any]:
             )
         curve = (args.curve_secret, args.curve_server) if args.curve_secret else None
         sources.append(ZmqSource(args.zmq, args.prefix, curve, args.max_message_mib << 20))
+    if (args.nats or args.kafka) and args.share != (1, 1):
+        raise ConfigurationError(
+            "expected --share for --zmq and --tiled alone; the servers of a --group share the runs "
+            "of a broker"
+        )
+    if args.kafka:
+        with _installed("kafka"):
+            from ..serving.kafka import KafkaSource
+
+        if not args.kafka_topic:
+            raise ConfigurationError("expected --kafka-topic with --kafka, got none")
+        sources.append(KafkaSource(args.kafka, args.kafka_topic, args.group, args.kafka_config))
     if args.nats:
         with _installed("nats"):
             from ..serving.nats import NatsSource
 
-        if args.share != (1, 1):
-            raise ConfigurationError(
-                "expected --share for --zmq and --tiled alone; the servers of a --group share the "
-                "runs of a broker"
-            )
         sources.append(NatsSource(args.nats, args.nats_subject, args.group, args.nats_credentials))
     if args.tiled:
         from ..serving.tiled_watch import TiledSource
@@ -204,7 +223,7 @@ def _sources(args: argparse.Namespace) -> list[Any]:
         sources.append(TiledSource(args.tiled, args.since_hours * 3600))
     if not sources:
         raise ConfigurationError(
-            "expected a source of documents, got none; give --zmq, --nats or --tiled"
+            "expected a source of documents, got none; give --zmq, --nats, --kafka or --tiled"
         )
     return sources
 
@@ -223,8 +242,8 @@ def _callback(args: argparse.Namespace) -> Any:
     profile = load_profile(args.profile) if args.profile else Profile(version=1)
     # No scan runs beside this process for whom its worker would have to be nice.
     update: dict[str, Any] = {"nice": 0}
-    if args.tiled or args.nats:
-        # Where this process dies, the run comes again, here or elsewhere: nobody else may finish it.
+    if args.tiled or args.nats or args.kafka:
+        # Where this process dies, the run comes again: nobody else may finish it.
         update["linger_s"] = 0.0
     options: dict[str, Any] = {"worker": profile.worker.model_copy(update=update)}
     if args.directory is not None:

@@ -163,7 +163,7 @@ class Server:
         self._callback("start", start_doc)
 
     def _unknown(self, source: Source, raw_uid: str) -> None:
-        if self._share.has(raw_uid):
+        if self._share.has(raw_uid) and raw_uid not in self._succeeded:
             logger.warning(
                 "run %s: it began before this server or its connection, and is left out; replay "
                 "it, or watch its catalog with --tiled",
