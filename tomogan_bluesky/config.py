@@ -103,7 +103,8 @@ class ScanConfig(_Config):
     file_wait_s: float = Field(default=10.0, ge=0.0)
     """Seconds to wait for a file, or for frames in it, that the documents promise."""
     memory_gib: float = Field(default=4.0, gt=0.0)
-    """Most memory for frames that are read from files at once."""
+    """Most memory to reconstruct a scan in, in the end, without the frames that came inside events:
+    frames are read, and slabs are cut, so that it is kept to. See also live.memory_gib."""
     rows: Rows | None = None
     """Detector rows [first, last) to reconstruct; None: all."""
 

@@ -7,7 +7,7 @@ documents, no files, no network: what a slab becomes depends on its pixels and t
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -16,7 +16,8 @@ from .config import PreprocessingConfig, ReconstructionConfig
 from .denoise import Denoiser, WindowedDenoiser
 from .errors import ConfigurationError, ReconstructionError, RotationCentreError
 from .geometry import ScanGeometry
-from .recon.backends import make_reconstructor
+from .memory import MemoryPlan, plan_memory
+from .recon.backends import Reconstructor, make_reconstructor
 from .recon.centre import CentreEstimate, find_centre, opposed_pair
 from .recon.incremental import IncrementalGridrec
 from .recon.preprocess import Fields, Preprocessing
@@ -117,8 +118,6 @@ class SlabPipeline:
     preprocess : Preprocessing
     geometry : ScanGeometry
         Of what is reconstructed.
-    origin : tuple of float
-        Point (row, column) of a slice through which the rotation axis goes.
     """
 
     def __init__(
@@ -145,12 +144,52 @@ class SlabPipeline:
         )
         self.geometry = self.preprocess.geometry(geometry)
         self._early, self._n_clamped = early, n_clamped
-        self._reconstructor = None
-        if early is not None:  # it does without the geometry of a reconstructor, which takes time
-            self.origin: tuple[float, float] = early.origin
-        else:
-            self._reconstructor = make_reconstructor(self.geometry, config, device)
-            self.origin = self._reconstructor.origin
+        self._config, self._device, self._n_flats = config, device, len(fields.flats)
+
+    @cached_property
+    def _reconstructor(self) -> Reconstructor:
+        """Made when it is needed: what was reconstructed early does without its geometry."""
+        return make_reconstructor(self.geometry, self._config, self._device)
+
+    @property
+    def is_early(self) -> bool:
+        """Whether all is reconstructed already."""
+        return self._early is not None
+
+    @property
+    def origin(self) -> tuple[float, float]:
+        """Point (row, column) of a slice through which the rotation axis goes."""
+        return (self._early or self._reconstructor).origin
+
+    def keep_within(
+        self,
+        bound_gib: float,
+        shape: tuple[int, int, int],
+        dtype: np.dtype,
+        rows: tuple[int, int],
+        in_files: bool,
+    ) -> MemoryPlan:
+        """Take slabs that keep to a bound; no bit depends on it. See `memory.plan_memory`.
+
+        Raises
+        ------
+        ConfigurationError
+            No slabs do.
+        """
+        plan = plan_memory(
+            shape,
+            dtype,
+            self._n_flats,
+            self._config,
+            self.preprocess,
+            rows,
+            bound_gib,
+            n_columns=self.geometry.n_columns,
+            in_files=in_files,
+            denoise=self.windows is not None,
+        )
+        self._slab_rows = plan.slab_rows
+        return plan
 
     def cuts(self, first: int, last: int) -> list[tuple[int, int]]:
         """Rows [first, last) in the parts that `attenuation` takes."""
@@ -186,8 +225,6 @@ class SlabPipeline:
         ReconstructionError
             A wrong shape, or values that are not finite.
         """
-        if self._reconstructor is None:
-            raise ValueError("reconstruct: this pipeline was made with what is reconstructed")
         return self._reconstructor(attenuation)
 
     def slabs(

@@ -8,6 +8,7 @@ a run is kept, logged, written into the derived stop document, and reported.
 import logging
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,7 @@ class RunProcessor:
         self._schedule = PreviewSchedule(self._settings.live)
         self._started_with: dict[str, Any] | None = None
         self._n_previews: int | None = 0
+        self._memory_gib: float | None = None
 
     def __call__(self, name: str, doc: dict[str, Any]) -> RunReport | None:
         """Take one document; returns the report after the stop document of a tomography scan."""
@@ -152,6 +154,8 @@ class RunProcessor:
                 rows = rows_within(self._settings.scan.rows, scan.shape[1])
             geometry, estimate = self._geometry(scan, rows)
             pipeline = self._pipeline(scan, geometry)
+            if not pipeline.is_early:
+                scan = self._within_memory(scan, pipeline, rows)
         metadata, conclusions = self._provenance(geometry, pipeline, estimate), None
         if self._started_with is None:
             derived = derivation.make(metadata)
@@ -192,6 +196,7 @@ class RunProcessor:
             incremental=pipeline is not None and not self._live.why_not,
             why_batch=self._live.why_not,
             n_previews=self._n_previews or 0,
+            memory_gib=self._memory_gib,
             volume_path=derived.volume_path,
             lag_s=time.time() - self._documents.stop_doc.get("time", time.time()),
             first_slice_lag_s=(
@@ -275,6 +280,22 @@ class RunProcessor:
                 early,
                 live.n_clamped,
             )
+
+    def _within_memory(self, scan: Scan, pipeline: SlabPipeline, rows: tuple[int, int]) -> Scan:
+        """The scan, to be read in as large blocks as there is memory for."""
+        with self._record.stage("reconstruct"):
+            plan = pipeline.keep_within(
+                self._settings.scan.memory_gib,
+                scan.shape,
+                scan.projections[0].dtype,
+                pipeline.preprocess.rows_within(*rows),
+                scan.in_files,
+            )
+        self._memory_gib = plan.total_gib
+        logger.info(
+            "run %s: %.2f GiB in slabs of %d rows", self._raw_uid, plan.total_gib, plan.slab_rows
+        )
+        return replace(scan, frames_bytes=plan.frames_bytes)
 
     def _references_so_far(self) -> References | None:
         has_own = self._store.has_references

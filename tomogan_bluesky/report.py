@@ -50,6 +50,9 @@ class RunReport:
         Why they do not, and the whole scan was reconstructed in the end.
     n_previews : int
         Published while the scan was taken.
+    memory_gib : float or None
+        Predicted before the slabs of the whole scan were reconstructed; frames that came inside
+        events are not counted.
     volume_path : Path or None
         The HDF5 file of the slices, where they are in one.
     lag_s : float or None
@@ -79,6 +82,7 @@ class RunReport:
     incremental: bool = False
     why_batch: str = ""
     n_previews: int = 0
+    memory_gib: float | None = None
     volume_path: Path | None = None
     lag_s: float | None = None
     first_slice_lag_s: float | None = None

@@ -37,6 +37,7 @@ LAYERS = {
     "publish.volume_documents": 2,
     "publish.preview_documents": 2,
     "publish.volume_file": 2,
+    "memory": 3,
     "pipeline": 3,
     "worker": 3,
     "report": 3,

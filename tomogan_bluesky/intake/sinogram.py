@@ -91,6 +91,11 @@ class Scan:
         rows, columns = self.references.dark.shape
         return len(self.projections), rows, columns
 
+    @property
+    def in_files(self) -> bool:
+        """Whether any frame is read only when it is needed."""
+        return any(isinstance(frame, StoredFrame) for frame in self.projections)
+
     def read(self, indices: list[int], rows: slice = slice(None)) -> np.ndarray:
         """Rows of some projections as recorded: (row, angle, column)."""
         return read_rows([self.projections[i] for i in indices], rows).swapaxes(0, 1)
@@ -113,7 +118,7 @@ class Scan:
         """
         n_angles, _, n_columns = self.shape
         row_bytes = n_angles * n_columns * self.projections[0].dtype.itemsize
-        in_files = any(isinstance(frame, StoredFrame) for frame in self.projections)
+        in_files = self.in_files
         done = 0
         while done < len(cuts):
             start, stop = cuts[done]

@@ -1,0 +1,153 @@
+"""How much memory a scan takes, told before it is reconstructed.
+
+Enters: the shape of a scan, and what is to be done with it. Leaves: a plan of slabs that keeps to a
+bound, and the prediction, part by part.
+"""
+
+import logging
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .config import ReconstructionConfig
+from .errors import ConfigurationError
+from .recon.filters import transform_size
+from .recon.gridrec import BATCH
+from .recon.preprocess import Preprocessing
+
+logger = logging.getLogger(__name__)
+
+_GIB = 1 << 30
+# The interpreter with torch, numpy, tiled and what they load (measured: 0.45 to 0.6 GiB).
+_LIBRARIES = 0.6 * _GIB
+# Bytes for each value of a sinogram that hold the geometry of gridrec: indices and weights of the
+# neighbours of each sample (measured).
+_GEOMETRY = 150
+# Float32 values for each value of a slab while it is corrected: the attenuation, what it is made
+# from, and what a step makes of it (stripes and phase make copies).
+_COPIES, _COPIES_OF_STEPS = 2, 4
+_FLOAT = 4
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """What a scan takes, in bytes, and how it is cut.
+
+    Attributes
+    ----------
+    slab_rows : int
+        Rows of a slab: those of the configuration, or fewer to keep to the bound.
+    frames_bytes : int
+        For frames that are read from files at once.
+    parts : dict of str to int
+        The prediction, by what takes it.
+    """
+
+    slab_rows: int
+    frames_bytes: int
+    parts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """Most memory at any time."""
+        return sum(self.parts.values())
+
+    @property
+    def total_gib(self) -> float:
+        """`total` in GiB."""
+        return self.total / _GIB
+
+
+def plan_memory(
+    shape: tuple[int, int, int],
+    dtype: np.dtype,
+    n_flats: int,
+    config: ReconstructionConfig,
+    preprocess: Preprocessing,
+    rows: tuple[int, int],
+    bound_gib: float,
+    *,
+    n_columns: int,
+    in_files: bool = True,
+    denoise: bool = False,
+) -> MemoryPlan:
+    """Predict the memory of a scan, and cut it so that it keeps to a bound.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (angle, row, column), as recorded.
+    dtype : numpy.dtype
+        Of the frames.
+    n_flats : int
+        Flat fields that are kept, beside one dark field.
+    config : ReconstructionConfig
+    preprocess : Preprocessing
+    rows : tuple of int
+        Rows [first, last) of the binned detector that are reconstructed.
+    bound_gib : float
+        Without the frames that came inside events, which are in memory already.
+    n_columns : int
+        Of the slices.
+    in_files : bool
+        Whether frames are read when they are needed.
+    denoise : bool
+
+    Raises
+    ------
+    ConfigurationError
+        Not even slabs of one row keep to the bound.
+    """
+    n_angles, n_rows, n_recorded = shape
+    bound = int(bound_gib * _GIB)
+    fields = 2 * _FLOAT * (1 + n_flats) * n_rows * n_recorded
+    fixed = {
+        "libraries": int(_LIBRARIES),
+        "dark and flat fields": fields,
+        "reconstruction": _reconstruction(config, n_angles, n_columns),
+    }
+    steps = config.preprocessing
+    copies = _COPIES_OF_STEPS if steps.stripes or steps.phase or steps.full_turn else _COPIES
+    volumes = 3 if denoise else 2
+
+    def of_slabs(slab_rows: int) -> tuple[int, int]:
+        cuts = preprocess.cuts(*rows, slab_rows)
+        recorded = [preprocess.recorded(*cut) for cut in cuts]
+        most = max(last - first for first, last in recorded)
+        frames = most * n_angles * n_recorded * dtype.itemsize
+        corrected = copies * _FLOAT * (most // steps.binning) * n_angles * n_columns
+        slices = volumes * _FLOAT * min(slab_rows, rows[1] - rows[0]) * n_columns**2
+        # What is read from files is read as a block, from which a slab is copied.
+        return frames, frames + corrected + slices
+
+    slab_rows = config.slab_rows
+    while True:
+        frames, slabs = of_slabs(slab_rows)
+        needed = sum(fixed.values()) + slabs + (frames if in_files else 0)
+        if needed <= bound or slab_rows == 1:
+            break
+        slab_rows = max(1, slab_rows // 2)
+    if needed > bound:
+        parts = {**fixed, "a slab of one row": slabs + (frames if in_files else 0)}
+        listed = ", ".join(f"{name} {size / _GIB:.2f}" for name, size in parts.items())
+        raise ConfigurationError(
+            f"scan.memory_gib: expected {shape} frames of {dtype} to be reconstructed within "
+            f"{bound_gib:g} GiB, but they take {needed / _GIB:.2f} GiB at least ({listed}); allow "
+            "more, or bin the frames with reconstruction.preprocessing.binning"
+        )
+    # Frames in files are read in blocks as large as the bound leaves room for.
+    all_frames = (rows[1] - rows[0]) * steps.binning * n_angles * n_recorded * dtype.itemsize
+    block = min(max(bound - sum(fixed.values()) - slabs, frames), all_frames) if in_files else 0
+    parts = {**fixed, "slabs": slabs, "frames from files": block}
+    plan = MemoryPlan(slab_rows, block + frames, parts)
+    logger.debug("memory: %.2f GiB in slabs of %d rows: %s", plan.total_gib, slab_rows, parts)
+    return plan
+
+
+def _reconstruction(config: ReconstructionConfig, n_angles: int, n_columns: int) -> int:
+    """What the reconstruction of any slab takes: its geometry, and room to work in."""
+    size = transform_size(config.oversampling * n_columns)
+    batch = BATCH["cpu"]
+    grid = 8 * batch * size * (size // 2 + 3)
+    half = 8 * batch * n_columns * (size // 2 + 1)
+    return _GEOMETRY * n_angles * n_columns + 2 * grid + half
