@@ -91,7 +91,7 @@ class Hdf5Frames:
         parts = [file[name] for name in _EPICS_TIMES]
         for part in parts:
             with suppress(OSError):
-                part.id.refresh()
+                part.refresh()
         seconds, nanoseconds = (part[indices].astype(np.float64) for part in parts)
         return seconds + nanoseconds * 1e-9 + _EPICS_EPOCH
 
@@ -133,7 +133,7 @@ class Hdf5Frames:
     def _refreshed(self) -> int:
         dataset = self._dataset()
         with suppress(OSError):  # only a file that was opened for reading while written refreshes
-            dataset.id.refresh()
+            dataset.refresh()  # of the file, and of what h5py remembers of it
         return int(dataset.shape[0])
 
     def _opened(self) -> h5py.File:

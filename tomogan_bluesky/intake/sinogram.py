@@ -114,7 +114,7 @@ class Scan:
         Yields
         ------
         array, shape (row, angle, column), recorded dtype
-            A view, in the order of the frames in memory.
+            In the order of the frames in memory, and mostly a view: who keeps it keeps its block.
         """
         n_angles, _, n_columns = self.shape
         row_bytes = n_angles * n_columns * self.projections[0].dtype.itemsize
@@ -124,14 +124,19 @@ class Scan:
             start, stop = cuts[done]
             n_parts = 1
             for first, last in cuts[done + 1 :] if in_files else ():
-                # Who uses a part copies it into an order of its own: that counts, too.
+                # The last part is copied, so that its block is gone when the next one is read.
                 if (last - start + last - first) * row_bytes > self.frames_bytes:
                     break
                 n_parts, stop = n_parts + 1, last
-            block = read_rows(self.projections, slice(start, stop))
-            for first, last in cuts[done : done + n_parts]:
-                yield block[:, first - start : last - start].swapaxes(0, 1)
+            block = read_rows(self.projections, slice(start, stop)).swapaxes(0, 1)
             done += n_parts
+            for first, last in cuts[done - n_parts : done - 1]:
+                yield block[first - start : last - start]
+            first, last = cuts[done - 1]
+            part = block[first - start :].copy(order="K") if n_parts > 1 else block
+            del block
+            yield part
+            del part
 
 
 class FrameStore:

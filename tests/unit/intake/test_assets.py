@@ -1,6 +1,8 @@
 """Frames in files: growing, missing, truncated, and where they may be read from."""
 
 import re
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -52,8 +54,46 @@ def test_rows_of_frames_in_any_order_and_from_anywhere(hdf5):
     assets.close()
 
 
-def test_a_file_is_read_while_it_is_written(tmp_path):
-    """The writer adds a frame whenever the reader is about to look again."""
+_WRITER = """
+import sys
+from pathlib import Path
+import numpy as np
+from tomogan_bluesky.sim.growing_file import GrowingFile
+file = GrowingFile(Path(sys.argv[1]), {"d": ((4, 5), "u2"), "Angle": ((), "f8")})
+for i in range(6):
+    file.append({"d": np.arange(20).reshape(4, 5) + 20 * i, "Angle": i})
+    print(i, flush=True)
+    sys.stdin.readline()
+file.close()
+"""
+
+
+def test_a_file_is_read_while_another_process_writes_it(tmp_path):
+    """A frame is written when the reader has read the one before; HDF5 in one process cheats."""
+    path = tmp_path / "growing.h5"
+    command = [sys.executable, "-c", _WRITER, str(path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as writer:
+        writer.stdout.readline()
+        frames, angles = assets_of(path, "d"), assets_of(path, "Angle")
+        for i in range(6):
+            for source, values in ((frames.source("r"), FRAMES), (angles.source("r"), range(6))):
+                assert source.has(i)
+                assert not source.has(i + 1)
+                assert list(source.absent(range(i + 2))) == [i + 1]
+                np.testing.assert_array_equal(
+                    source.read(slice(0, i + 1), slice(None)), values[: i + 1]
+                )
+            writer.stdin.write("go on\n")
+            writer.stdin.flush()
+            writer.stdout.readline()
+        assert writer.wait() == 0
+    assert frames.source("r").count(6) == angles.source("r").count(6) == 6
+    frames.close()
+    angles.close()
+
+
+def test_a_frame_that_is_late_is_waited_for(tmp_path):
     path = tmp_path / "growing.h5"
     with h5py.File(path, "w", libver="latest") as file:
         data = file.create_dataset("d", (1, 4, 5), "u2", maxshape=(None, 4, 5), chunks=(1, 4, 5))
