@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +8,9 @@ from tomogan_bluesky.geometry import ScanGeometry
 from tomogan_bluesky.recon.fbp import FBP
 from tomogan_bluesky.recon.flatfield import attenuation, transmission
 from tomogan_bluesky.recon.gridrec import Gridrec
+from tomogan_bluesky.recon.iterative import SIRT, TotalVariation
 from tomogan_bluesky.recon.project import Projector
+from tomogan_bluesky.recon.tilt import align_rows
 
 pytestmark = [
     pytest.mark.gpu,
@@ -17,7 +21,13 @@ GEOMETRY = ScanGeometry(np.arange(181) * np.pi / 181, 120.3, 256)
 
 @pytest.mark.parametrize(
     ("make", "shape"),
-    [(Gridrec, (35, 181, 256)), (FBP, (3, 181, 256)), (Projector, (35, 256, 256))],
+    [
+        (Gridrec, (35, 181, 256)),
+        (FBP, (3, 181, 256)),
+        (Projector, (35, 256, 256)),
+        (partial(SIRT, iterations=5), (3, 181, 256)),
+        (partial(TotalVariation, iterations=5), (3, 181, 256)),
+    ],
 )
 def test_agrees_with_the_processor(make, shape):
     stack = torch.rand(shape)
@@ -43,3 +53,9 @@ def test_correction_agrees_with_the_processor():
     on_gpu, n_gpu = attenuation(transmission(counts.cuda(), dark.cuda(), flat.cuda()), 1e-3)
     torch.testing.assert_close(on_gpu.cpu(), on_cpu, rtol=1e-5, atol=1e-6)
     assert n_gpu == n_cpu
+
+
+def test_rows_of_a_tilted_axis_agree_with_the_processor():
+    lines, shifts = torch.rand(4, 50, 256), np.linspace(-3, 3, 4)
+    on_gpu = align_rows(lines.cuda(), shifts)
+    torch.testing.assert_close(on_gpu.cpu(), align_rows(lines, shifts), rtol=1e-5, atol=1e-5)
