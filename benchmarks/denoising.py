@@ -32,9 +32,16 @@ import torch
 
 from tomogan_bluesky.config import DEFAULT_MODEL
 from tomogan_bluesky.denoise import TorchScriptDenoiser
+from tomogan_bluesky.harmless import HarmlessDenoiser, denoised_share
 from tomogan_bluesky.training.goals import Verdict, verdict_table, verdicts
 from tomogan_bluesky.training.metrics import field_of_view
-from tomogan_bluesky.training.pinned import DOSES, PINNED_SETS, PinnedSlices, pinned_slices
+from tomogan_bluesky.training.pinned import (
+    DOSES,
+    PINNED_SETS,
+    PinnedSet,
+    PinnedSlices,
+    pinned_slices,
+)
 from tomogan_bluesky.training.scoring import NOISY, SCORES, Result, score, table
 
 _LEARNED = ("noise2inverse", "tooth")
@@ -46,14 +53,21 @@ def log(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def denoised(model: str, images: np.ndarray, device: str) -> tuple[str, np.ndarray, float]:
-    """Name of a model, its slices, and milliseconds a slice, the first one not counted."""
-    denoiser = TorchScriptDenoiser(model, device=device)
-    slices = torch.from_numpy(images).to(denoiser.device)
+def denoised(
+    model: str, images: np.ndarray, recipe: PinnedSet, dose: float, device: str
+) -> tuple[str, np.ndarray, float, float]:
+    """Name of a model, its slices, milliseconds a slice (the first one not counted), and the share
+    of the result that is denoised."""
+    network = TorchScriptDenoiser(model, device=device)
+    share = denoised_share(network, recipe.relative_noise(dose))
+    denoiser = HarmlessDenoiser(network, share)
+    slices = torch.from_numpy(images).to(network.device)
     denoiser(slices[:1])  # the first call compiles
+    # Slices that are no neighbours in one sample go through one by one.
+    parts = [slices] if recipe.adjacent else list(slices.split(1))
     start = time.perf_counter()
-    result = denoiser(slices).cpu().numpy()
-    return denoiser.card.name, result, 1000 * (time.perf_counter() - start) / len(images)
+    result = torch.cat([denoiser(part) for part in parts]).cpu().numpy()
+    return network.card.name, result, 1000 * (time.perf_counter() - start) / len(images), share
 
 
 def methods_here(wanted: list[str]) -> list[str]:
@@ -84,10 +98,11 @@ def results_of(
                 pictures[name] = image
             yield score(case, dose, name, image, slices, ms)
         for model in args.model:
-            name, image, ms = denoised(model, images, args.device)
+            recipe = PINNED_SETS[case]
+            name, image, ms, share = denoised(model, images, recipe, dose, args.device)
             if keep:
                 pictures[name] = image
-            yield score(case, dose, name, image, slices, ms)
+            yield score(case, dose, name, image, slices, ms, share)
 
 
 def learned_results(args: argparse.Namespace, case: str) -> Iterator[Result]:
@@ -121,6 +136,9 @@ def print_json(results: list[Result], found: list[tuple[str, Verdict]], by_kind:
                     {**row, "metric": "time", "value": result.ms_a_slice, "unit": "ms/slice"}
                 )
             )
+        if result.share != 1:
+            share = {"metric": "share denoised, to do no harm", "value": result.share, "unit": ""}
+            print(json.dumps({**row, **share}))
     for method, v in found:
         row = {"benchmark": "denoising", "case": v.case, "method": method}
         row |= {"metric": f"goal: {v.goal}", "value": v.found, "unit": ""}

@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 
 from .config import plan_settings
+from .denoise import Denoiser
 from .derivation import Derivation
 from .engine import Engine
-from .errors import IntakeError, InUseError
+from .errors import IntakeError, InUseError, MissingFramesError
 from .geometry import ScanGeometry
+from .harmless import suited
 from .intake.documents import Frame, ScanDocuments
 from .intake.references import References
 from .intake.sinogram import FrameAccount, FrameStore, Scan
@@ -28,7 +30,7 @@ from .provenance import of_geometry, provenance
 from .recon.centre import CentreEstimate
 from .recon.preprocess import Fields
 from .report import ExitStatus, RunRecord, RunReport, StageFailed
-from .training.noise_profile import detector_mismatch
+from .training.noise_profile import measure_noise
 from .volumes import SliceCounts, VolumePublisher
 
 logger = logging.getLogger(__name__)
@@ -218,11 +220,6 @@ class RunProcessor:
                 self._documents.start_doc, self._store.has_references
             )
             scan = self._store.scan(self._documents.angles, self._promised(), elsewhere)
-        denoiser = self._derivation.denoiser
-        if denoiser is not None and denoiser.card.detector and self._store.has_references:
-            frames = (self._store.reference_frames(kind) for kind in ("flat", "dark"))
-            if mismatch := detector_mismatch(denoiser.card, *frames):
-                self._record.remark(mismatch)
         account = scan.account
         status = self._documents.stop_doc.get("exit_status")
         coverage = np.rad2deg(scan.theta.max() - scan.theta.min())
@@ -274,7 +271,7 @@ class RunProcessor:
             return SlabPipeline(
                 geometry,
                 self._settings.reconstruction,
-                self._derivation.denoiser,
+                self._suited(geometry),
                 _fields(scan),
                 self._engine.resolved_device(),
                 early,
@@ -296,6 +293,24 @@ class RunProcessor:
             "run %s: %.2f GiB in slabs of %d rows", self._raw_uid, plan.total_gib, plan.slab_rows
         )
         return replace(scan, frames_bytes=plan.frames_bytes)
+
+    def _suited(self, geometry: ScanGeometry) -> Denoiser | None:
+        """The denoiser for this run's detector and photons, where its flats and darks tell."""
+        denoiser = self._derivation.denoiser
+        if denoiser is None or not self._store.has_references:
+            return denoiser
+        if denoiser.card.detector is None and denoiser.card.least_noise is None:
+            return denoiser
+        try:
+            frames = (self._store.reference_frames(kind) for kind in ("flat", "dark"))
+            profile = measure_noise(*frames)
+        except MissingFramesError as error:
+            logger.debug("run %s: its detector's noise is not known: %s", self._raw_uid, error)
+            return denoiser
+        denoiser, remarks = suited(denoiser, profile, geometry.n_columns, geometry.n_angles)
+        for remark in remarks:
+            self._record.remark(remark)
+        return denoiser
 
     def _references_so_far(self) -> References | None:
         has_own = self._store.has_references

@@ -63,6 +63,20 @@ def test_another_detector_than_the_models_is_remarked(tmp_path, gain, alike):
     assert remarked is not alike
 
 
+def test_a_scan_with_more_photons_than_were_learned_from_is_left_alone(tmp_path):
+    model = exported(tmp_path / "a.ts", least_noise=10.0)
+    documents = scan_documents(darks=10, flats=10, edit=with_noise(1.0))
+    published = []
+    with TomoGANCallback(lambda *d: published.append(d), model, worker="thread") as callback:
+        report, _ = processed(callback, documents, published)
+    assert report.exit_status == "success"
+    assert "0% denoised and 100% as reconstructed" in report.reason
+    # Flats without noise tell nothing of the photons: the model is used as it is.
+    with TomoGANCallback(lambda *d: published.append(d), model, worker="thread") as callback:
+        report, _ = processed(callback, scan_documents(), published)
+    assert "as reconstructed" not in (report.reason or "")
+
+
 def test_a_registry_changes_the_model_between_two_runs(tmp_path):
     first, second = (exported(tmp_path / name, name=name) for name in ("first.ts", "second1.ts"))
     registry = Registry(tmp_path / "registry")

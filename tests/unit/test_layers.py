@@ -43,6 +43,7 @@ LAYERS = {
     "report": 3,
     "reference_runs": 3,
     "training": 3,
+    "harmless": 3,
     "publish": 3,
     "engine": 3,
     "derivation": 3,

@@ -96,28 +96,35 @@ def _names(given: Sequence[str], models: "Sequence[Denoiser]") -> list[str]:
 def _on_pinned_sets(
     args: argparse.Namespace, names: list[str], models: "Sequence[Denoiser]"
 ) -> "Iterator[Result]":
+    from ..harmless import HarmlessDenoiser, denoised_share
     from ..training.pinned import DOSES, PINNED_SETS, pinned_slices
     from ..training.scoring import NOISY, score
 
     for case in args.set or PINNED_SETS:
+        adjacent = PINNED_SETS[case].adjacent if case in PINNED_SETS else False
         slices = pinned_slices(case, tuple(args.doses or DOSES), args.slices, args.cache)
         for dose, images in slices.noisy.items():
             yield score(case, dose, NOISY, images, slices)
             for name, model in zip(names, models, strict=True):
-                denoised, ms = _denoised(model, images)
-                yield score(case, dose, name, denoised, slices, ms)
+                share = denoised_share(model, PINNED_SETS[case].relative_noise(dose))
+                denoised, ms = _denoised(HarmlessDenoiser(model, share), images, adjacent)
+                yield score(case, dose, name, denoised, slices, ms, share)
 
 
-def _denoised(model: "Denoiser", images: Any) -> tuple[Any, float]:
-    """Denoised slices, and milliseconds a slice."""
+def _denoised(model: "Denoiser", images: Any, adjacent: bool) -> tuple[Any, float]:
+    """Denoised slices, and milliseconds a slice.
+
+    Slices that are no neighbours in one sample go through one by one.
+    """
     import time
 
     import torch
 
     slices = torch.from_numpy(images)
     model(slices[:1])  # the first call compiles
+    parts = [slices] if adjacent else list(slices.split(1))
     start = time.perf_counter()
-    denoised = model(slices)
+    denoised = torch.cat([model(part) for part in parts])
     return denoised.cpu().numpy(), 1000 * (time.perf_counter() - start) / len(images)
 
 
@@ -142,6 +149,7 @@ def _on_scans(
 def _as_json(result: "Result") -> dict[str, Any]:
     scores = {name: result.mean(name) for name in result.scores}
     row = {"set": result.case, "dose": result.dose, "method": result.method, **scores}
+    row["share_denoised"] = result.share
     return row | {"ms_a_slice": result.ms_a_slice, "slices": len(result.families)}
 
 

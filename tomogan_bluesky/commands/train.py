@@ -162,6 +162,7 @@ def _card(
         dose_range=data.dose_range,
         reconstruction=data.reconstruction,
         detector=data.detector,
+        least_noise=data.least_noise,
         training_command=_command(args, trained, torch.get_num_threads()),
         training={
             "stages": [

@@ -46,6 +46,8 @@ class TrainingData:
         For the card's entry ``training``.
     detector : dict or None
         The noise profile of the detector, as plain data.
+    least_noise : float or None
+        See `harmless.relative_noise`.
     """
 
     pairs: "Sequence[Pairs]"
@@ -54,6 +56,7 @@ class TrainingData:
     reconstruction: "TrainedOn"
     card: dict[str, Any] = field(default_factory=dict)
     detector: dict[str, float] | None = None
+    least_noise: float | None = None
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
@@ -98,8 +101,9 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
 
 def simulated_data(args: argparse.Namespace, config: "TrainingConfig") -> TrainingData:
     """Pairs of simulated scans."""
+    from ..harmless import relative_noise
     from ..models.artifact import TrainedOn
-    from ..training.pairs import load_or_simulate
+    from ..training.pairs import full_dose_photons, load_or_simulate
 
     recipes, unseen = _recipes(args, config)
     return TrainingData(
@@ -112,6 +116,10 @@ def simulated_data(args: argparse.Namespace, config: "TrainingConfig") -> Traini
             "target": "noise-free reconstruction of the same projections",
             "full_dose": "5.5e4 photons a pixel and projection at 256 columns, more in proportion",
         },
+        least_noise=min(
+            relative_noise(r.size, full_dose_photons(r.size) * r.dose_range[1], r.n_angles)
+            for r in recipes
+        ),
     )
 
 

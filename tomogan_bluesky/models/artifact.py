@@ -67,6 +67,8 @@ class ModelCard(BaseModel):
     reconstruction: TrainedOn
     detector: dict[str, float] | None = None
     """Noise profile of the detector whose scans it learned from, where it is known."""
+    least_noise: float | None = None
+    """The least relative noise that it has learned from (see `harmless`); None: not known."""
     training_command: str
     training: dict[str, Any] = Field(default_factory=dict)
     metrics: dict[str, float] = Field(default_factory=dict)

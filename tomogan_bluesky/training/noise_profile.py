@@ -5,7 +5,6 @@ Photon Transfer, SPIE 2007): the variance of flats grows with their mean, and th
 With it a scan at full dose is split into two honest ones at lower dose.
 """
 
-import logging
 import math
 
 import numpy as np
@@ -13,8 +12,6 @@ from pydantic import BaseModel, ConfigDict
 
 from ..errors import MissingFramesError
 from ..models.artifact import ModelCard
-
-logger = logging.getLogger(__name__)
 
 _FEWEST_FRAMES = 2
 _LOWEST_CORRELATION = 0.02  # of neighbours: below, a few flats can't tell it from none
@@ -109,25 +106,15 @@ def measure_noise(flats: np.ndarray, darks: np.ndarray) -> NoiseProfile:
     )
 
 
-def detector_mismatch(card: ModelCard, flats: np.ndarray, darks: np.ndarray) -> str | None:
-    """Say whether a model has learned from another detector than the one that took these frames.
-
-    Parameters
-    ----------
-    card : ModelCard
-    flats, darks : arrays, shape (frame, row, column)
+def detector_mismatch(card: ModelCard, here: NoiseProfile) -> str | None:
+    """Say whether a model has learned from another detector than that of a scan.
 
     Returns
     -------
     str or None
-        The text of a warning; None where they are the same, or nothing can be told.
+        The text of a warning; None where they are the same, or the card does not say.
     """
     if card.detector is None:
-        return None
-    try:
-        here = measure_noise(flats, darks)
-    except MissingFramesError as error:
-        logger.debug("the detector's noise is not known: %s", error)
         return None
     found = NoiseProfile.model_validate(card.detector).differences(here)
     if not found:

@@ -176,6 +176,15 @@ def validation_scans(seed: int) -> SimulatedScans:
     )
 
 
+def full_dose_photons(size: int) -> float:
+    """Photons a pixel and projection of simulated scans at full dose.
+
+    They grow with the columns, as they do where the same field is seen more finely with the same
+    quality asked of each pixel.
+    """
+    return 5.5e4 * size / 256
+
+
 def simulate_pairs(recipe: SimulatedScans, progress: bool = True) -> Pairs:
     """Simulate and reconstruct the scans of a recipe. Deterministic for a thread count.
 
@@ -224,9 +233,7 @@ def _one_scan(
         doses = list(recipe.doses)
     noisy = []
     for dose in doses:
-        # The photons grow with the columns, as they do where the same field is seen more finely
-        # with the same quality asked of each pixel.
-        beam = Beam(5.5e4 * size / 256, dose, seed=int(rng.integers(2**32)))
+        beam = Beam(full_dose_photons(size), dose, seed=int(rng.integers(2**32)))
         n_references = int(rng.choice([10, 20, 40]))
         frames = beam.projections(integrals.transpose(1, 0, 2)).transpose(1, 0, 2)
         dark, flat = (

@@ -9,6 +9,7 @@ the recipe makes the same ones again on any machine, to the rounding of its arit
 import hashlib
 import json
 import logging
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -61,6 +62,15 @@ class PinnedSet(BaseModel):
     drift: float = 0.0
     """Share of its intensity that the beam loses from the first to the last projection."""
     seed: int = 2026
+
+    @property
+    def adjacent(self) -> bool:
+        """Whether its slices are neighbours in one sample."""
+        return self.families == (HELD_OUT_FAMILY,)
+
+    def relative_noise(self, dose: float) -> float:
+        """See `harmless.relative_noise`."""
+        return self.size / math.sqrt(self.photons * dose * self.n_angles)
 
     def digest(self) -> str:
         """Hexadecimal sha256 of the recipe."""

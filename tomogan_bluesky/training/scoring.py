@@ -46,6 +46,8 @@ class Result:
         Those of `SCORES`, and ``psnr_full`` and ``ssim_full`` against the second full dose.
     ms_a_slice : float or None
         Wall time, where it was measured.
+    share : float
+        How much of a model's result there is; the rest is the noisy slice (see `harmless`).
     """
 
     case: str
@@ -54,6 +56,7 @@ class Result:
     families: tuple[str, ...]
     scores: Mapping[str, np.ndarray]
     ms_a_slice: float | None = None
+    share: float = 1.0
 
     def mean(self, score: str, family: str | None = None) -> float:
         """Mean over all slices, or over those of a family."""
@@ -68,6 +71,7 @@ def score(
     images: np.ndarray,
     slices: PinnedSlices,
     ms_a_slice: float | None = None,
+    share: float = 1.0,
 ) -> Result:
     """Score denoised slices, shape (slice, y, x) in 1/pixel, one for each of the set."""
     scores = {
@@ -78,7 +82,7 @@ def score(
         measure, _ = SCORES[name]
         pairs = zip(images, slices.full_dose, strict=True)
         scores[f"{name}_full"] = np.array([measure(a, b) for a, b in pairs])
-    return Result(case, dose, method, slices.families, scores, ms_a_slice)
+    return Result(case, dose, method, slices.families, scores, ms_a_slice, share)
 
 
 def baseline(results: Sequence[Result], result: Result) -> Result | None:
@@ -133,4 +137,5 @@ def _line(result: Result, noisy: Result | None, family: str | None) -> str:
     if family is None:
         line += f"{np.min(result.scores['psnr'] - noisy.scores['psnr']):8.2f}"
         line += "" if result.ms_a_slice is None else f"{result.ms_a_slice:8.0f}"
+        line += "" if result.share == 1 else f"  {result.share:.0%} denoised, to do no harm"
     return line

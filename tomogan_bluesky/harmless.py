@@ -1,0 +1,99 @@
+"""Do no harm: slices with less noise than a model has learned from are left more as they are.
+
+Enter: a denoiser, and how many photons a scan had. Leaves: a denoiser that blends towards its
+input. A network takes away what it takes for noise. Where there is hardly any, that is structure;
+and how much noise there is cannot be told from such a slice, since its structure is all that one
+sees. So it is told from the photons: the detector's gain gives the electrons of its flats.
+"""
+
+import math
+
+import torch
+
+from .denoise import Denoiser
+from .training.noise_profile import NoiseProfile, detector_mismatch
+
+_NOTHING = 0.5  # of the least noise that was learned from: here the slices stay as they are
+
+
+def relative_noise(n_columns: int, electrons: float, n_angles: int) -> float:
+    """Noise of a slice relative to its attenuation, but for a factor that scans have in common.
+
+    Noise in 1/pixel falls with the root of all photons, and attenuation in 1/pixel with the columns
+    over which a sample is spread that lets so much of the beam through.
+
+    Parameters
+    ----------
+    n_columns : int
+    electrons : float
+        Of the open beam, a pixel and projection.
+    n_angles : int
+    """
+    return n_columns / math.sqrt(electrons * n_angles)
+
+
+def denoised_share(denoiser: Denoiser, relative_noise: float) -> float:
+    """How much of the denoised slices there should be: 1 from the least noise on that the model has
+    learned from, then less, 0 at half of it. 1 for models whose cards do not say."""
+    least = denoiser.card.least_noise
+    if least is None:
+        return 1.0
+    return min(1.0, max(0.0, (relative_noise / least - _NOTHING) / (1 - _NOTHING)))
+
+
+class HarmlessDenoiser:
+    """A share of what another denoiser makes, and the rest of what it was given.
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+    share : float
+        In [0, 1].
+    """
+
+    def __init__(self, denoiser: Denoiser, share: float) -> None:
+        self._denoiser = denoiser
+        self._share = share
+        self.card = denoiser.card
+        self.sha256 = denoiser.sha256
+
+    def __call__(self, slices: torch.Tensor, context: tuple[int, int] = (0, 0)) -> torch.Tensor:
+        given = slices[context[0] : len(slices) - context[1]]
+        if self._share == 0:
+            return given.clone()
+        return torch.lerp(given, self._denoiser(slices, context), self._share)
+
+
+def suited(
+    denoiser: Denoiser, profile: NoiseProfile, n_columns: int, n_angles: int
+) -> tuple[Denoiser, list[str]]:
+    """A denoiser for the scans of a detector, and what is to be said of it.
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+    profile : NoiseProfile
+        Of the scan's own flats and darks.
+    n_columns, n_angles : int
+        Of the scan as recorded. Binning leaves all photons and fewer columns to share them: the
+        same relative noise.
+
+    Returns
+    -------
+    denoiser : Denoiser
+        The same, or one that blends.
+    remarks : list of str
+    """
+    remarks = []
+    if mismatch := detector_mismatch(denoiser.card, profile):
+        remarks.append(mismatch)
+    noise = relative_noise(n_columns, profile.flat_electrons, n_angles)
+    share = denoised_share(denoiser, noise)
+    if share == 1:
+        return denoiser, remarks
+    remarks.append(
+        f"the scan has less noise ({noise:.3g}) than the least that model {denoiser.card.name!r} "
+        f"has learned from ({denoiser.card.least_noise:.3g}): so as to do no harm, its denoised "
+        f"slices are {share:.0%} denoised and {1 - share:.0%} as reconstructed"
+    )
+    return HarmlessDenoiser(denoiser, share), remarks
