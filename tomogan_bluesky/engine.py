@@ -13,6 +13,7 @@ import torch
 
 from .config import Settings
 from .denoise import Denoiser, TorchScriptDenoiser
+from .errors import ConfigurationError
 from .models.registry import Instrument, Registry
 from .publish.publishers import Publishers
 from .reference_runs import ReferenceRuns
@@ -62,9 +63,21 @@ class Engine:
         self.reference_runs = ReferenceRuns(self.settings.scan, self.publishers.find_run)
 
     def resolved_device(self) -> str:
-        """The device itself: never "auto"."""
+        """The device itself: never "auto".
+
+        Raises
+        ------
+        ConfigurationError
+            A GPU is asked for, and there is none.
+        """
+        has_gpu = torch.cuda.is_available()
         if self.device == "auto":
-            return "cuda" if torch.cuda.is_available() else "cpu"
+            return "cuda" if has_gpu else "cpu"
+        if self.device.startswith("cuda") and not has_gpu:
+            raise ConfigurationError(
+                f"device: expected a GPU that torch can use, as {self.device!r} asks for, got "
+                "none; set device to 'auto' or 'cpu', or see what nvidia-smi says"
+            )
         return self.device
 
     def denoiser(

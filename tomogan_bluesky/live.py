@@ -50,7 +50,8 @@ class LiveScan:
     centre : callable
         Takes the number of detector columns, gives that of the rotation axis in earlier scans, or
         None. Previews use it where none is given.
-    device : str
+    device : callable
+        Gives the device to reconstruct on.
 
     Attributes
     ----------
@@ -67,7 +68,7 @@ class LiveScan:
         documents: ScanDocuments,
         references: Callable[[], References | None],
         centre: Callable[[int], float | None],
-        device: str,
+        device: Callable[[], str],
     ) -> None:
         self._settings = settings
         self._store = store
@@ -75,7 +76,7 @@ class LiveScan:
         self._find_references = references
         self._centre = settings.reconstruction.rotation_centre
         self._centre_before = centre
-        self._device = device
+        self._find_device = device
         self._pending: dict[int, None] = {}
         self._may_begin = False
         self._used: dict[int, Frame] = {}
@@ -209,7 +210,8 @@ class LiveScan:
         fields = Fields(references.dark, references.flats, np.ones((n_angles, 1), np.float32))
         # A preview may show stripes that the slices will not have.
         steps = config.preprocessing.model_copy(update={"stripes": None})
-        self._preprocess = Preprocessing(steps, fields, config.minimum_transmission, self._device)
+        device = self._find_device()
+        self._preprocess = Preprocessing(steps, fields, config.minimum_transmission, device)
         recorded = ScanGeometry(theta, self._centre, n_columns)
         geometry = self._preprocess.geometry(recorded)
         rows = rows_within(self._settings.scan.rows, n_rows)
@@ -238,7 +240,7 @@ class LiveScan:
             sum(last - first for first, last in self._rows),
             config.filter,
             config.oversampling,
-            self._device,
+            device,
             retained=self._again,
         )
 

@@ -7,7 +7,7 @@ documents, no files, no network: what a slab becomes depends on its pixels and t
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,9 +15,10 @@ import torch
 from .config import PreprocessingConfig, ReconstructionConfig
 from .denoise import Denoiser, WindowedDenoiser
 from .errors import ConfigurationError, ReconstructionError, RotationCentreError
+from .fallback import Computation
 from .geometry import ScanGeometry
 from .memory import MemoryPlan, plan_memory
-from .recon.backends import Reconstructor, make_reconstructor
+from .recon.backends import make_reconstructor
 from .recon.centre import CentreEstimate, find_centre, opposed_pair
 from .recon.incremental import IncrementalGridrec
 from .recon.preprocess import Fields, Preprocessing
@@ -115,7 +116,6 @@ class SlabPipeline:
     ----------
     windows : WindowedDenoiser or None
         Denoises the reconstructed slabs, one after another.
-    preprocess : Preprocessing
     geometry : ScanGeometry
         Of what is reconstructed.
     """
@@ -139,17 +139,24 @@ class SlabPipeline:
         self._recorded = geometry
         self._slab_rows = config.slab_rows
         self.windows = None if denoiser is None else WindowedDenoiser(denoiser)
-        self.preprocess = Preprocessing(
-            config.preprocessing, fields, config.minimum_transmission, device
+        self._computation = Computation(
+            device,
+            partial(Preprocessing, config.preprocessing, fields, config.minimum_transmission),
+            lambda device: make_reconstructor(self.geometry, config, device),
         )
         self.geometry = self.preprocess.geometry(geometry)
         self._early, self._n_clamped = early, n_clamped
-        self._config, self._device, self._n_flats = config, device, len(fields.flats)
+        self._config, self._n_flats = config, len(fields.flats)
 
-    @cached_property
-    def _reconstructor(self) -> Reconstructor:
-        """Made when it is needed: what was reconstructed early does without its geometry."""
-        return make_reconstructor(self.geometry, self._config, self._device)
+    @property
+    def preprocess(self) -> Preprocessing:
+        """The way from recorded frames to attenuation."""
+        return self._computation.preprocess
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a reader of the slices is to know of how they were computed."""
+        return self._computation.remarks
 
     @property
     def is_early(self) -> bool:
@@ -159,7 +166,7 @@ class SlabPipeline:
     @property
     def origin(self) -> tuple[float, float]:
         """Point (row, column) of a slice through which the rotation axis goes."""
-        return (self._early or self._reconstructor).origin
+        return (self._early or self._computation.reconstructor).origin
 
     def keep_within(
         self,
@@ -215,7 +222,7 @@ class SlabPipeline:
         ReconstructionError
             Shapes that do not belong together, values that are not finite.
         """
-        return self.preprocess(frames, first, last, geometry=self._recorded)
+        return self._computation.attenuation(frames, first, last, geometry=self._recorded)
 
     def reconstruct(self, attenuation: torch.Tensor) -> torch.Tensor:
         """Reconstruct one slab: (row, angle, column) in, (slice, y, x) out, 1/pixel.
@@ -225,7 +232,7 @@ class SlabPipeline:
         ReconstructionError
             A wrong shape, or values that are not finite.
         """
-        return self._reconstructor(attenuation)
+        return self._computation.reconstruct(attenuation)
 
     def slabs(
         self, first: int, last: int, read: Callable[[list[tuple[int, int]]], Iterator[np.ndarray]]

@@ -59,7 +59,7 @@ class RunProcessor:
             self._documents,
             self._references_so_far,
             engine.centres.get,
-            engine.resolved_device(),
+            engine.resolved_device,
         )
         self._schedule = PreviewSchedule(self._settings.live)
         self._started_with: dict[str, Any] | None = None
@@ -174,7 +174,11 @@ class RunProcessor:
                     derived.start()
             if scan is not None and pipeline is not None:
                 publish = VolumePublisher(pipeline, derived, record, counts, engine.progress)
-                publish(rows, scan.slabs)
+                try:
+                    publish(rows, scan.slabs)
+                finally:
+                    for remark in pipeline.remarks:
+                        record.remark(remark)
         status = self._exit_status()
         frames = self._account()
         with suppress(StageFailed), record.stage("publish"):

@@ -90,6 +90,11 @@ FATAL = {
         {},
         r"centre: .*two projections half a turn apart, got 1 projection; give the rotation centre",
     ),
+    "a GPU where there is none": (
+        scan_documents(),
+        {"device": "cuda:7"},
+        r"device: expected a GPU that torch can use, as 'cuda:7' asks for, got none; set device",
+    ),
     "a binning beyond the frames": (
         scan_documents(),
         {"reconstruction": binned(4)},
@@ -260,8 +265,8 @@ def test_a_tiled_server_that_is_down_without_a_spool_costs_the_documents_alone(t
         for name, doc in scan_documents():
             callback(name, doc)
         (report,) = callback.wait(120)
+    assert (report.exit_status, report.derived_uid, report.spooled) == ("fail", None, False)
     assert "127.0.0.1:9" in report.reason
-    assert "waits in the spool" in report.reason
     assert report.volume_path.exists()
 
 

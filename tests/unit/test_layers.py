@@ -38,6 +38,7 @@ LAYERS = {
     "publish.preview_documents": 2,
     "publish.volume_file": 2,
     "memory": 3,
+    "fallback": 3,
     "pipeline": 3,
     "worker": 3,
     "report": 3,
