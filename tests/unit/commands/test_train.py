@@ -91,7 +91,8 @@ def test_usage(tmp_path):
 
 
 def test_both_stages_and_the_command_that_repeats_them(tmp_path, capsys):
-    words = f"{QUICK} --stage both --gan-steps 2 --output {tmp_path / 'a'} --json"
+    cache = f"--cache {tmp_path / 'cache'}"
+    words = f"{QUICK} {cache} --stage both --gan-steps 2 --output {tmp_path / 'a'} --json"
     assert run(words) == 0
     card = json.loads(capsys.readouterr().out)
     pixel, gan = card["training"]["stages"]
@@ -99,6 +100,7 @@ def test_both_stages_and_the_command_that_repeats_them(tmp_path, capsys):
     assert (pixel["config"]["learning_rate"], gan["config"]["learning_rate"]) == (1e-3, 2e-4)
     assert gan["history"][-1]["discriminator"] > 0
     again = shlex.split(card["training_command"].replace("DIR", str(tmp_path / "b")))[2:]
+    again += shlex.split(cache)
     assert run(shlex.join(again)) == 0
     assert load_model(tmp_path / "b" / "model.ts")[1].weights_sha256 == card["weights_sha256"]
     # The second stage alone, on from the first.
@@ -110,11 +112,12 @@ def test_both_stages_and_the_command_that_repeats_them(tmp_path, capsys):
 
 
 def test_collapse_exports_the_pixel_stage_and_says_so(tmp_path, capsys, monkeypatch):
-    run(f"{QUICK} --output {tmp_path}")
+    quick = f"{QUICK} --cache {tmp_path / 'cache'}"
+    run(f"{quick} --output {tmp_path}")
     before = load_model(tmp_path / "model.ts")[1].weights_sha256
     monkeypatch.setattr(collapse, "_LOWEST_DISCRIMINATOR_LOSS", 9.0)
     monkeypatch.setattr(collapse, "WINDOW", 1)
-    steps = QUICK.replace("--base 4", "")
+    steps = quick.replace("--base 4", "")
     assert run(f"{steps} --stage gan --output {tmp_path}") == 1
     said = capsys.readouterr().err
     assert "the gan stage has collapsed" in said
