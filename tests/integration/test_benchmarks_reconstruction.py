@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tomogan_bluesky.geometry import ScanGeometry
+from tomogan_bluesky.recon.gridrec import Gridrec
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -72,6 +73,13 @@ def test_gpu_measures_on_a_processor_and_a_failure_costs_one_row(load, monkeypat
     geometry = ScanGeometry(np.arange(30) * np.pi / 30, 15.2, 32)
     methods = {row[1] for row in benchmark.fourier(bench, geometry)}
     assert methods == {"gridrec 1.5", "gridrec 1.5, end-to-end"}
+    reconstruct = Gridrec(geometry, "shepp")
+    conveyor = benchmark.Conveyor(bench, reconstruct, 3)
+    slabs = list(torch.randint(1000, 50000, (3, 3, 30, 32), dtype=torch.int32).to(torch.uint16))
+    conveyor(slabs)
+    for slab, slices in zip(slabs[1:], (conveyor.slices[1], conveyor.slices[0]), strict=True):
+        wanted = reconstruct(-torch.log((slab.float() - 100) / 49900))
+        torch.testing.assert_close(slices, wanted, rtol=1e-4, atol=1e-5)
 
     def broken(*args):
         raise RuntimeError("out of memory\nand more")
