@@ -24,6 +24,7 @@ from tiled.queries import Eq, KeyPresent, Like
 
 from ..errors import PublishError, ServerAwayError
 from ..intake.uris import path_of
+from .access import as_private_as_raw, check_privacy
 from .documents import ORIGINAL_RUN, SPEC, is_derived
 from .explain import explain_connection, explain_request, in_words, kind_of, what_to_do
 from .prompt import PromptPreviews
@@ -153,6 +154,9 @@ class TiledPublisher:
             Tiled did not take it.
         """
         run_uid = self._run_uid(name, doc)
+        derived = name == "start" and is_derived(doc)
+        if derived:
+            doc = as_private_as_raw(self._client, doc)
         try:
             if name == "start":
                 # Arrays in events go to files, never into the table: it would make text of them.
@@ -170,6 +174,8 @@ class TiledPublisher:
                 f"run {run_uid}: expected Tiled to take the {name!r} document, got "
                 f"{in_words(error)}; {what_to_do(error)}"
             ) from error
+        if derived:
+            check_privacy(self._client, doc)
         if name == "stop":
             self._forget(run_uid)
         elif "uid" in doc and name in ("descriptor", "resource", "stream_resource"):
