@@ -6,7 +6,8 @@
 `TorchScriptDenoiser` with a TorchScript file (frozen, channels last, one slice at a time), the
 estimate of the noise included; "shipped, pt2" is the same with a file of torch.export. All methods
 of a network take turns, so that a busy machine slows all of them; the median of the turns counts.
-Weights are random: they do not change the time.
+"processor time" is that of all threads: it hardly depends on what else the machine does. Weights
+are random: they do not change the time.
 """
 
 import argparse
@@ -39,18 +40,22 @@ Row = tuple[str, str, str, float, str]
 
 def take_turns(
     methods: dict[str, Callable[[], object]], turns: int, device: str
-) -> dict[str, float]:
-    """Median seconds of a call of each, after two to warm up."""
-    times: dict[str, list[float]] = {name: [] for name in methods}
+) -> dict[str, tuple[float, float]]:
+    """Median seconds of a call of each, of the clock and of the processor, after two to warm up."""
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in methods}
     for turn in range(-2, turns):
         for name, call in methods.items():
-            start = time.perf_counter()
+            start = time.perf_counter(), time.process_time()
             call()
             if device != "cpu":
                 torch.cuda.synchronize()
+            end = time.perf_counter(), time.process_time()
             if turn >= 0:
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
+                times[name].append((end[0] - start[0], end[1] - start[1]))
+    return {
+        name: (statistics.median(w for w, _ in values), statistics.median(p for _, p in values))
+        for name, values in times.items()
+    }
 
 
 def methods_of(
@@ -85,10 +90,12 @@ def methods_of(
     return methods
 
 
-def measure(device: str, quick: bool) -> Iterator[Row]:
+def measure(device: str, quick: bool, only: str | None) -> Iterator[Row]:
     """All rows, as they are measured."""
     size, turns = (64, 2) if quick else (512, 7)
     for name, options in NETWORKS:
+        if only not in (None, name):
+            continue
         torch.manual_seed(0)
         generator = build_generator(name, **options)
         network = describe_generator(name, options)
@@ -98,11 +105,17 @@ def measure(device: str, quick: bool) -> Iterator[Row]:
             graph = not quick or name == "msd"
             methods = methods_of(generator, network, size, device, Path(folder), graph)
             seconds = take_turns(methods, turns, device)
-        for method, value in seconds.items():
-            yield case, method, "time", 1000 * value, "ms/slice"
-        for method, value in seconds.items():
+        for method, (wall_s, processor_s) in seconds.items():
+            yield case, method, "time", 1000 * wall_s, "ms/slice"
+            if device == "cpu":
+                yield case, method, "processor time", 1000 * processor_s, "ms/slice"
+        eager = seconds["eager"]
+        for method, (wall_s, processor_s) in seconds.items():
             if method != "eager":
-                yield case, method, "speed over eager", seconds["eager"] / value, "x"
+                yield case, method, "speed over eager", eager[0] / wall_s, "x"
+                if device == "cpu":
+                    ratio = eager[1] / processor_s
+                    yield case, method, "speed over eager, processor time", ratio, "x"
 
 
 def main() -> int:
@@ -111,6 +124,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="small slices, to see that it works")
     parser.add_argument("--json", action="store_true", help="one object a line")
     parser.add_argument("--threads", type=int, help="of the processor (default: torch's choice)")
+    parser.add_argument("--network", help="this preset alone")
     parser.add_argument("--device", help="cpu, cuda, … (default: cpu, and cuda where there is one)")
     arguments = parser.parse_args()
     if arguments.threads is not None:
@@ -118,7 +132,9 @@ def main() -> int:
     found = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     for device in [arguments.device] if arguments.device else found:
         shown = ""
-        for case, method, metric, value, unit in measure(device, arguments.quick):
+        for case, method, metric, value, unit in measure(
+            device, arguments.quick, arguments.network
+        ):
             if arguments.json:
                 row = {"benchmark": "inference", "case": case, "method": method, "metric": metric}
                 print(json.dumps({**row, "value": value, "unit": unit}), flush=True)
@@ -126,7 +142,7 @@ def main() -> int:
             if case != shown:
                 print(f"\n{case}")
                 shown = case
-            print(f"{method:<16}{metric:<20}{value:>12.4g} {unit}", flush=True)
+            print(f"{method:<16}{metric:<34}{value:>12.4g} {unit}", flush=True)
     return 0
 
 
