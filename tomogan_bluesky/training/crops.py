@@ -4,9 +4,11 @@ Enter: pairs of noisy slices and targets, and a random generator. Leave: `Batch`
 a distributed training draws the places of the whole batch, and cuts out its own share.
 """
 
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass
-from typing import Self
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -41,8 +43,12 @@ class Batch:
 
     def to(self, device: str | torch.device) -> Self:
         """The same on another device, the slices laid out as convolutions like them."""
-        noisy, *rest = (t.to(device) for t in astuple(self))
+        noisy, *rest = (t.to(device, non_blocking=True) for t in self.tensors())
         return type(self)(noisy.contiguous(memory_format=torch.channels_last), *rest)
+
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        """All of it, in order."""
+        return self.noisy, self.target, self.noise, self.contrast
 
     def relative(self, image: torch.Tensor) -> torch.Tensor:
         """Slices of this batch in units of their sample's contrast: of order one."""
@@ -104,6 +110,36 @@ class Crops:
         mine = places[self._rank :: self._config.processes]
         columns = zip(*map(self._cut, mine), strict=True)
         return Batch(*(torch.stack(column) for column in columns))
+
+    def batches(self, rng: np.random.Generator, ahead: bool) -> Generator[Batch, None, None]:
+        """Batches without end; close it.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+            Its state is always the one after the last batch that was taken.
+        ahead : bool
+            Whether the next batch is cut out in a thread while the last one is learned from: worth
+            it where a GPU learns, and in the way where the processor does. It changes no batch.
+        """
+        if not ahead:
+            while True:
+                yield self.draw(rng)
+        first = deepcopy(rng)
+        with ThreadPoolExecutor(1, thread_name_prefix="tomogan-crops") as pool:
+            waiting = pool.submit(self._draw_pinned, first)
+            while True:
+                batch, state = waiting.result()
+                waiting = pool.submit(self._draw_pinned, first)
+                rng.bit_generator.state = state
+                yield batch
+
+    def _draw_pinned(self, rng: np.random.Generator) -> tuple[Batch, Any]:
+        """A batch where a GPU can fetch it from, and the random state after it."""
+        batch = self.draw(rng)
+        if torch.cuda.is_available():
+            batch = Batch(*(t.pin_memory() for t in batch.tensors()))
+        return batch, rng.bit_generator.state
 
     def _place(self, rng: np.random.Generator) -> _Place:
         group, i = self._slices[rng.integers(len(self._slices))]

@@ -8,6 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -135,9 +136,10 @@ def train(
         unit="step",
         disable=None if world.first else True,
     )
-    with bar, curves(board if world.first else None) as draw:
+    batches = crops.batches(state.rng, ahead=torch.device(device).type == "cuda")
+    with bar, curves(board if world.first else None) as draw, closing(batches):
         while not progress.finished:
-            batch = crops.draw(state.rng).to(device)
+            batch = next(batches).to(device)
             state.set_rate(rate(progress))
             with in_precision(config, device):
                 denoised = network(batch.noisy, batch.noise)

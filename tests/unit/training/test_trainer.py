@@ -1,4 +1,5 @@
 import sys
+from contextlib import closing
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -162,6 +163,18 @@ def test_crops_are_the_same_place_of_both_images(pairs):
     assert batch.noisy.shape == (32, 1, 16, 16)
     assert batch.noise.shape == batch.contrast.shape == (32,)
     assert len({n.numpy().tobytes() for n in batch.noisy}) > 25
+
+
+def test_batches_that_are_cut_out_ahead_are_the_same(pairs):
+    """And the random state that a checkpoint holds is that of the batches that were taken."""
+    some = crops.Crops(pairs, config(steps=1))
+    rng, ahead_rng = np.random.default_rng(0), np.random.default_rng(0)
+    with closing(some.batches(ahead_rng, ahead=True)) as batches:
+        for _ in range(3):
+            expected, found = some.draw(rng), next(batches)
+            assert torch.equal(found.noisy, expected.noisy)
+            assert torch.equal(found.target, expected.target)
+            assert ahead_rng.bit_generator.state == rng.bit_generator.state
 
 
 def test_early_stop_keeps_the_best(pairs, tmp_path, monkeypatch):
