@@ -1,23 +1,33 @@
-"""`benchmarks/denoising.py` runs: what it finds is not looked at here."""
+"""`benchmarks/denoising.py` and `loader.py` run: what they find is not looked at here."""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARK = Path(__file__).resolve().parents[2] / "benchmarks" / "denoising.py"
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
-def test_quick(tmp_path):
-    picture = tmp_path / "picture.png"
-    words = ["--quick", "--json", "--method", "Gaussian", "median", "--picture", str(picture)]
-    command = [sys.executable, str(BENCHMARK), *words, "--threads", "1"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+def run(script, *words):
+    """What a benchmark prints, row by row."""
+    command = [sys.executable, str(BENCHMARKS / script), "--quick", "--json", *words]
+    done = subprocess.run([*command, "--threads", "1"], capture_output=True, text=True, check=True)
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert all(
-        {"benchmark", "case", "method", "metric", "value", "unit"} <= row.keys() for row in rows
-    )
+    keys = {"benchmark", "case", "method", "metric", "value", "unit"}
+    assert all(keys <= row.keys() for row in rows)
+    return rows
+
+
+def test_denoising(tmp_path):
+    picture = tmp_path / "picture.png"
+    rows = run("denoising.py", "--method", "Gaussian", "median", "--picture", str(picture))
     methods = {row["method"] for row in rows}
     assert {"noisy", "Gaussian, best sigma", "median, best size"} < methods
     assert any(row["metric"].startswith("goal: ") for row in rows)
     assert picture.stat().st_size > 10_000
+
+
+def test_loader(tmp_path):
+    methods = {row["method"] for row in run("loader.py", "--folder", str(tmp_path))}
+    assert methods == {"mapped", "in memory", "training"}
+    assert list(tmp_path.iterdir()) == []

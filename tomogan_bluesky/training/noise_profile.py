@@ -26,7 +26,9 @@ class NoiseProfile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     gain: float
-    """Counts an electron."""
+    """Counts an electron: the variance of flats over their mean. Where the light of one photon
+    spreads over pixels, these electrons are what a pixel's noise is that of; there are more than
+    there were photons."""
     read_noise: float
     """Standard deviation of a frame without light, in electrons."""
     flat_electrons: float
@@ -94,15 +96,13 @@ def measure_noise(flats: np.ndarray, darks: np.ndarray) -> NoiseProfile:
     shared = [_shared(noise, usable, axis) - _shared(dark_noise, usable, axis) for axis in (1, 2)]
     lengths = [n for n in flats.shape[1:] if n > 1]
     correlation = sum(shared) / max(len(lengths), 1) / (variance - read_variance)
-    blur = _blur_of(correlation)
-    # Blur averages the noise of neighbours: the variance is less than the photons'.
-    gain = (variance - read_variance) / level / _energy(blur) ** len(lengths)
+    gain = (variance - read_variance) / level
     return NoiseProfile(
         gain=gain,
         read_noise=math.sqrt(read_variance) / gain,
         flat_electrons=level / gain,
         flat_pattern=float(mean[usable].std()) / level,
-        blur_px=blur,
+        blur_px=_blur_of(correlation),
     )
 
 
@@ -135,9 +135,10 @@ def split_exposure(
     """Two scans from one: of a share of its photons, and of the rest.
 
     Each electron goes to one of the two at random, so that their noise is independent: the rest is
-    a reference for the share. The scan itself is none, since it contains the same noise. Read noise
-    is added where the share of it is too small. Both are scaled to the exposure of the scan, so
-    that its flats fit.
+    a reference for the share. The scan itself is none, since it contains the same noise. Of a
+    detector whose neighbours share noise (`blur_px`), they still share that of neighbours. Read
+    noise is added where the share of it is too small. Both are scaled to the exposure of the scan,
+    so that its flats fit.
 
     Parameters
     ----------
@@ -183,11 +184,6 @@ def _kernel(sigma_px: float) -> np.ndarray:
     kernel = np.exp(-(offsets**2) / (2 * max(sigma_px, 1e-3) ** 2))
     normal: np.ndarray = kernel / kernel.sum()
     return normal
-
-
-def _energy(sigma_px: float) -> float:
-    """What a blur leaves of the variance of white noise, along one axis."""
-    return float((_kernel(sigma_px) ** 2).sum())
 
 
 def _blur_of(correlation: float) -> float:
