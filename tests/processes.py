@@ -55,6 +55,13 @@ class Peer:
             self._log.close()
 
 
+def light_profile(folder):
+    """A profile with which a server needs no second process, and no model."""
+    path = folder / "profile.yml"
+    path.write_text("{version: 1, model: null, worker: {kind: thread}}")
+    return path
+
+
 def until(true, seconds=60):
     """Wait until something is true; what it is then."""
     deadline = time.monotonic() + seconds

@@ -7,7 +7,7 @@ import os
 import signal
 
 import pytest
-from processes import TESTS, peers, until
+from processes import TESTS, light_profile, peers, until
 
 confluent_kafka = pytest.importorskip("confluent_kafka")
 
@@ -31,7 +31,7 @@ def test_a_server_that_is_killed_in_mid_scan_reads_the_run_from_its_start(
 
         def server():
             options = ("--kafka", broker, "--kafka-topic", "scans", "--publish", catalog.uri)
-            options += ("--model", "none", "--json")
+            options += ("--profile", light_profile(tmp_path), "--json")
             return start("-m", "tomogan_bluesky", "-v", "serve", *options, env=env, log=log)
 
         beamline = start(TESTS / "beamline_process.py", "--kafka", broker, env=env)

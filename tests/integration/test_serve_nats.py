@@ -8,7 +8,7 @@ import socket
 import subprocess
 
 import pytest
-from processes import TESTS, peers, until
+from processes import TESTS, light_profile, peers, until
 
 nats = pytest.importorskip("nats")
 BROKER = shutil.which("nats-server") or shutil.which("nats-server", path="/usr/sbin")
@@ -64,7 +64,15 @@ def test_a_broker_and_a_server_that_are_killed_in_mid_scan(broker, catalog, tmp_
     with peers() as start:
 
         def server():
-            options = ("--nats", broker.url, "--publish", catalog.uri, "--model", "none", "--json")
+            options = (
+                "--nats",
+                broker.url,
+                "--publish",
+                catalog.uri,
+                "--profile",
+                light_profile(tmp_path),
+                "--json",
+            )
             return start("-m", "tomogan_bluesky", "-v", "serve", *options, env=env, log=log)
 
         beamline = start(TESTS / "beamline_process.py", "--nats", broker.url, env=env)

@@ -5,7 +5,7 @@ import signal
 import socket
 
 import pytest
-from processes import TESTS, peers, until
+from processes import TESTS, light_profile, peers, until
 
 
 @pytest.fixture
@@ -31,7 +31,17 @@ def test_a_server_and_tiled_that_are_killed_in_mid_scan(port, tmp_path):
 
         def server():
             return start(
-                *(*package, "serve", "--tiled", uri, "--model", "none", "--json"), env=env, log=log
+                *(
+                    *package,
+                    "serve",
+                    "--tiled",
+                    uri,
+                    "--profile",
+                    light_profile(tmp_path),
+                    "--json",
+                ),
+                env=env,
+                log=log,
             )
 
         catalog = tiled()

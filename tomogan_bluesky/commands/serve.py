@@ -158,7 +158,7 @@ def run(args: argparse.Namespace) -> int:
             on_tick=status.show,
         )
         if args.metrics_port is not None:
-            metrics = _metrics(server)
+            metrics = _metrics(server, _profile(args).publishing)
             told.append(metrics.record)
             stack.enter_context(metrics.served(args.metrics_port))
         handlers = {
@@ -228,9 +228,15 @@ def _sources(args: argparse.Namespace) -> list[Any]:
     return sources
 
 
+def _profile(args: argparse.Namespace) -> Any:
+    from ..config import Profile, load_profile
+
+    return load_profile(args.profile) if args.profile else Profile(version=1)
+
+
 def _callback(args: argparse.Namespace) -> Any:
     from ..callback import TomoGANCallback
-    from ..config import DEFAULT_MODEL, Profile, load_profile
+    from ..config import DEFAULT_MODEL
     from ..errors import ConfigurationError
 
     publish = args.publish or args.tiled
@@ -239,7 +245,7 @@ def _callback(args: argparse.Namespace) -> Any:
             "expected where derived runs go, got nothing; give --publish with the address of a "
             "Tiled server"
         )
-    profile = load_profile(args.profile) if args.profile else Profile(version=1)
+    profile = _profile(args)
     # No scan runs beside this process for whom its worker would have to be nice.
     update: dict[str, Any] = {"nice": 0}
     if args.tiled or args.nats or args.kafka:
@@ -266,7 +272,9 @@ def _callback(args: argparse.Namespace) -> Any:
     return TomoGANCallback(publish, **{"model": DEFAULT_MODEL, **options})
 
 
-def _metrics(server: Any) -> Any:
+def _metrics(server: Any, publishing: Any) -> Any:
+    from ..publish.spool import Spool, default_folder
+
     with _installed("metrics"):
         from ..metrics import Metrics
 
@@ -274,6 +282,9 @@ def _metrics(server: Any) -> Any:
     inbox = server.inbox
     metrics.watch("waiting_documents", "Documents that wait", lambda: inbox.n_items)
     metrics.watch("waiting_bytes", "Size of the documents that wait", lambda: inbox.n_bytes)
+    spool = Spool(publishing.spool or default_folder(), publishing.spool_gib)
+    metrics.watch("spool_bytes", "What waits on disk for Tiled", spool.used_bytes)
+    metrics.watch("spool_runs", "Derived runs that wait for Tiled", lambda: len(spool.waiting()))
     metrics.watch("open_runs", "Runs that go on", lambda: len(server.open_runs))
     for source in server.sources:
         metrics.watch(
