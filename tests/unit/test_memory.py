@@ -58,6 +58,8 @@ def test_binning_and_less_to_do_take_less():
     whole = at_least()
     assert at_least(steps={"binning": 2}) < 0.7 * whole
     assert at_least(steps={"stripes": {"method": "sorting"}}) > whole
+    assert at_least(method="tv") > 1.3 * at_least(method="sirt") > 1.3 * whole
+    assert at_least(method="fbp", slab_rows=32) > at_least(method="fbp") + GIB
     phase = {"pixel_size_um": 1.0, "distance_mm": 100.0, "energy_kev": 20.0}
     assert at_least(steps={"phase": phase}) > 2 * whole
 
