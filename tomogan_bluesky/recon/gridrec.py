@@ -102,7 +102,8 @@ class Gridding:
         Size of the Fourier grid in image widths.
     device : str or torch.device
     block : int, optional
-        Most projections in a block. By default, as many as are added fastest.
+        Most projections in a block; the last ones come in smaller blocks, so that little is left to
+        do for the very last. By default, as many as are added fastest.
 
     Attributes
     ----------
@@ -137,11 +138,13 @@ class Gridding:
         most = max(1, _BLOCK_SAMPLES[self.device.type] // (grid.n_frequencies + 1))
         self.length = min(block or most, most, geometry.n_angles)
         held = min(_HELD, geometry.n_angles)
-        self.spans = [
-            slice(first, min(first + self.length, end))
+        later, first = (
+            [slice(i, min(i + self.length, end)) for i in range(start, end, self.length)]
             for start, end in ((held, geometry.n_angles), (0, held))
-            for first in range(start, end, self.length)
-        ]
+        )
+        if block is not None and later:
+            later[-1:] = _halved(later[-1])
+        self.spans = [*later, *first]
 
     def plan(
         self,
@@ -252,6 +255,16 @@ class Gridding:
         for columns, image in zip(half, out, strict=True):
             torch.fft.irfft(columns.T.contiguous(), grid.size, norm="forward", out=full)
             torch.mul(full[:, left : left + n], factor, out=image)
+
+
+def _halved(span: slice) -> list[slice]:
+    """Half of a span, half of the rest, and so on, down to one."""
+    parts, first = [], span.start
+    while first < span.stop:
+        half = (span.stop - first + 1) // 2
+        parts.append(slice(first, first + half))
+        first += half
+    return parts
 
 
 class Gridrec:

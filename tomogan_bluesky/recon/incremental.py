@@ -365,6 +365,14 @@ class IncrementalGridrec:
             self._waiting.pop(self._n_added, None)
             del self._planned[self._n_added]
             self._n_added += 1
+        self._plan_ahead()
+
+    def _plan_ahead(self) -> None:
+        """Plan blocks that are complete and wait for others, while there is time."""
+        for place in self._waiting:
+            if place not in self._planned and self.arrived[self._gridding.spans[place]].all():
+                self._block(place)
+                return
 
     def _again(self, block: Block) -> torch.Tensor:
         """Attenuation of a block that was added before, from what is retained."""
