@@ -92,6 +92,11 @@ def scan_documents(
     return docs
 
 
+def slice_events(docs: Iterable[tuple[str, dict]]) -> list[dict]:
+    """The events of a derived run that hold its slices: a slow scan has previews beside them."""
+    return [doc for _, doc in docs if "detector_row" in doc.get("data", ())]
+
+
 def as_pages(docs: list[tuple[str, dict]], sizes: Iterable[int]) -> list[tuple[str, dict]]:
     """The same documents with runs of events packed into pages of the given sizes, in turn."""
     out: list[tuple[str, dict]] = []

@@ -10,7 +10,7 @@ import threading
 
 import numpy as np
 import pytest
-from scans import ANGLES, COLUMNS, DARK, ROWS, disc_frames, scan_documents
+from scans import ANGLES, COLUMNS, DARK, ROWS, disc_frames, scan_documents, slice_events
 
 from tomogan_bluesky import (
     PreprocessingConfig,
@@ -211,7 +211,7 @@ def test_a_scan_with_gaps_is_reconstructed_and_says_so(case, caplog):
         assert re.search(message, text), text
     assert {key: report.frames.as_dict()[key] for key in account} == account
     assert report.n_slices == 3
-    slices = [doc["data"]["reconstruction"] for name, doc in derived if name == "event"]
+    slices = [doc["data"]["reconstruction"] for doc in slice_events(derived)]
     assert np.isfinite(slices).all()
 
 
@@ -295,7 +295,7 @@ def test_a_slab_that_fails_is_published_as_nan_and_counted(monkeypatch):
     assert (report.n_slices, report.n_failed_slices) == (3, 1)
     assert report.exit_status == "fail"
     assert "this slab is broken" in report.reason
-    slices = np.stack([doc["data"]["reconstruction"] for name, doc in derived if name == "event"])
+    slices = np.stack([doc["data"]["reconstruction"] for doc in slice_events(derived)])
     assert [bool(np.isnan(s).all()) for s in slices] == [False, True, False]
 
 

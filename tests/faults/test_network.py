@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import stamina
 from proxy import Proxy
-from scans import scan_documents
+from scans import scan_documents, slice_events
 from tiled.client import from_uri
 
 from tomogan_bluesky import PublishingConfig, ReconstructionConfig, TomoGANCallback
@@ -88,7 +88,7 @@ def truth(docs):
     seen = []
     with TomoGANCallback(lambda *item: seen.append(item), None, worker="thread") as callback:
         run_through(callback, docs)
-    return np.stack([doc["data"]["reconstruction"] for name, doc in seen if name == "event"])
+    return np.stack([doc["data"]["reconstruction"] for doc in slice_events(seen)])
 
 
 def check_final(client, report, docs):

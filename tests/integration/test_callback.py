@@ -16,7 +16,7 @@ from generators import export_deep
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ophyd.sim import SynGauss, motor
-from scans import as_pages, disc_frames, scan_documents
+from scans import as_pages, disc_frames, scan_documents, slice_events
 
 from tomogan_bluesky import PublishingConfig, ReconstructionConfig, ScanConfig, TomoGANCallback
 from tomogan_bluesky.denoise import TorchScriptDenoiser
@@ -32,7 +32,7 @@ ANGLES_DEG = np.linspace(0.0, 180.0, 31)
 
 def volume(docs, quantity="reconstruction"):
     """The slices of the derived runs in a list of documents."""
-    return np.stack([doc["data"][quantity] for name, doc in docs if name == "event"])
+    return np.stack([doc["data"][quantity] for doc in slice_events(docs)])
 
 
 def run_through(docs, **options):
@@ -135,7 +135,7 @@ def test_adjacent_slices_are_seen_across_slabs(slab_rows, tmp_path):
     config = ReconstructionConfig(slab_rows=slab_rows)
     docs, (report,) = run_through(scan_documents(), model=model, reconstruction=config)
     assert (report.exit_status, report.n_slices, report.n_failed_slices) == ("success", 3, 0)
-    rows = [doc["data"]["detector_row"] for name, doc in docs if name == "event"]
+    rows = [doc["data"]["detector_row"] for doc in slice_events(docs)]
     assert rows == [0, 1, 2]
     slices = torch.from_numpy(volume(docs))
     np.testing.assert_array_equal(volume(docs, "denoised"), TorchScriptDenoiser(model)(slices))

@@ -3,8 +3,9 @@
 import flavours
 import numpy as np
 import pytest
+from scans import slice_events
 
-from tomogan_bluesky import ReconstructionConfig, ScanConfig, TomoGANCallback, replay
+from tomogan_bluesky import LiveConfig, ReconstructionConfig, ScanConfig, TomoGANCallback, replay
 from tomogan_bluesky.intake.archive import documents
 from tomogan_bluesky.publish.catalog import TiledPublisher
 
@@ -22,26 +23,27 @@ CONFIG = {
 ACCOUNT = {"expected": 31, "used": 31, "superseded": 0, "missing": 0, "rejected": {}}
 
 
-def callback_into(derived, flavour):
+def callback_into(derived, flavour, incremental=True):
     return TomoGANCallback(
         lambda name, doc: derived.append((name, doc)),
         None,
         scan=CONFIG[flavour],
         reconstruction=RECONSTRUCTION,
+        live=LiveConfig(incremental=incremental),
         worker="thread",
     )
 
 
 def volume(derived):
-    return np.stack([doc["data"]["reconstruction"] for name, doc in derived if name == "event"])
+    return np.stack([doc["data"]["reconstruction"] for doc in slice_events(derived)])
 
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
-    """The slices of the scan with images inside its events."""
+    """The slices of the scan with images inside its events, reconstructed in the end."""
     derived = []
     docs = flavours.run("events", tmp_path_factory.mktemp("events"))
-    with callback_into(derived, "events") as callback:
+    with callback_into(derived, "events", incremental=False) as callback:
         replay(docs, callback)
     return volume(derived)
 
@@ -62,7 +64,9 @@ def test_live_and_replayed_from_documents_and_from_the_catalog(
     client = catalog.client()
     with callback_into(derived, flavour) as callback:
         docs = flavours.run(flavour, tmp_path, callback, TiledPublisher(client))
-        check(derived, callback.wait(60), reference)
+        reports = callback.wait(60)
+        check(derived, reports, reference)
+    assert reports[0].incremental, reports[0].why_batch
 
     again = []
     with callback_into(again, flavour) as callback:

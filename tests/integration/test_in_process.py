@@ -7,7 +7,7 @@ import flavours
 import numpy as np
 import pytest
 from generators import NanDenoiser
-from scans import as_pages, scan_documents
+from scans import as_pages, scan_documents, slice_events
 
 from tomogan_bluesky import (
     PublishingConfig,
@@ -153,7 +153,7 @@ def test_frames_in_files_and_replay_give_the_bits_of_a_thread(process, flavour, 
 
 
 def slices(docs):
-    return [stable(doc["data"]) for name, doc in docs if name == "event"]
+    return [stable(doc["data"]) for doc in slice_events(docs)]
 
 
 @pytest.mark.parametrize("targets", ["client", "address"])
@@ -194,7 +194,7 @@ def test_a_catalog_by_client_and_by_address_live_and_replayed(
         for name, doc in [*flats, *docs]:
             callback(name, doc)
         callback.wait(60)
-    slices = [doc["data"]["reconstruction"] for name, doc in expected if name == "event"]
+    slices = [doc["data"]["reconstruction"] for doc in slice_events(expected)]
     published = client[report.derived_uid]["primary"]["reconstruction"].read()
     np.testing.assert_array_equal(published, slices)
 

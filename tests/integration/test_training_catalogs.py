@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from bluesky import RunEngine
-from scans import ANGLES, scan_documents
+from scans import ANGLES, scan_documents, slice_events
 from tiled.profiles import load_profiles
 from tiled.queries import Eq
 
@@ -93,7 +93,7 @@ def replayed(client, uid, centre):
         worker="thread",
     ) as callback:
         replay(client[uid], callback)
-    images = [doc["data"]["reconstruction"] for name, doc in documents if name == "event"]
+    images = [doc["data"]["reconstruction"] for doc in slice_events(documents)]
     for name, doc in documents:
         if name == "event_page":
             images += doc["data"]["reconstruction"]

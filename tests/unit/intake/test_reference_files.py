@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 from scan_files import Frames, write_data_exchange, write_nxtomo, write_tiff_folder
-from scans import scan_documents
+from scans import scan_documents, slice_events
 
 from tomogan_bluesky import ReconstructionConfig, ScanConfig, TomoGANCallback
 from tomogan_bluesky.config import ReferenceFiles, StoredFrames
@@ -90,7 +90,7 @@ def volume(docs, **scan):
             callback(name, doc)
         (report,) = callback.wait(60)
     assert report.exit_status == "success", report.reason
-    slices = [doc["data"]["reconstruction"] for name, doc in derived if name == "event"]
+    slices = [doc["data"]["reconstruction"] for doc in slice_events(derived)]
     return np.stack(slices), derived[0][1]
 
 
