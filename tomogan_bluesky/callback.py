@@ -42,7 +42,15 @@ class Workplace(Protocol):
     """Where runs are processed: `in_process.InProcess` or `in_thread.InThread`.
 
     Nothing here waits, apart from `join` and `close`.
+
+    Attributes
+    ----------
+    pid : int or None
+        Of the process that works; None where there is none.
     """
+
+    @property
+    def pid(self) -> int | None: ...
 
     def put(
         self, raw_uid: str, name: str, doc: dict[str, Any], n_bytes: int, *, must: bool, last: bool
@@ -235,6 +243,11 @@ class TomoGANCallback:
                 f"expected the worker to end within {timeout:g} s; it is still busy, and ends "
                 "after the scan at hand"
             )
+
+    @property
+    def worker_pid(self) -> int | None:
+        """Process id of the worker; None where there is none (now): it starts with a document."""
+        return self._workplace.pid
 
     def __enter__(self) -> Self:
         return self

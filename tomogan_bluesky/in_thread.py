@@ -44,6 +44,7 @@ class InThread:
         progress: Progress | None,
         report: Callable[[RunReport], None],
     ) -> None:
+        self.pid = None
         self._publishers = publishers
         self._runs = Runs(Engine(publishers, model, settings, plan_wins, device, again, progress))
         self._report = report
@@ -68,9 +69,6 @@ class InThread:
         if ended:
             self._publishers.close()
         return ended
-
-    def abandon(self) -> None:
-        """The thread ends with the program."""
 
     def _handle(self, item: tuple[str, str | None, Any]) -> None:
         raw_uid, name, content = item

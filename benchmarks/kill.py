@@ -1,0 +1,192 @@
+"""Kill the worker at random instants of scans, and see that nothing is lost and nothing is left.
+
+    python benchmarks/kill.py --count 100 [--seed 0] [--json]
+
+A real RunEngine scans a simulated sample; the worker process gets SIGKILL once a scan, at an
+instant between the start of the scan and the end of its derived run. Then: the scan must have
+succeeded, the derived run must have become final, with the bits of an undisturbed one, once; and
+in the end no file of a failed attempt, no process, no descriptor and no run in the spool is left.
+The exit code is 1 where anything of that is wrong.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+from bluesky import RunEngine
+
+from tomogan_bluesky import PublishingConfig, ReconstructionConfig, TomoGANCallback, WorkerConfig
+from tomogan_bluesky.publish.catalog import attempts
+from tomogan_bluesky.publish.server import serve_catalog
+from tomogan_bluesky.recon.beam import Beam
+from tomogan_bluesky.recon.phantoms import make_phantom
+from tomogan_bluesky.sim.beamline import SimBeamline
+from tomogan_bluesky.sim.plans import tomo_scan
+
+ANGLES_DEG = np.linspace(0.0, 180.0, 61)
+COLUMNS, ROWS = 64, 6
+
+
+def make_beamline() -> SimBeamline:
+    """One sample; its frames are the same in every scan."""
+    phantom = make_phantom("foam", 2 * COLUMNS, np.random.default_rng(1), ROWS)
+    return SimBeamline(phantom, ANGLES_DEG, Beam(), rotation_centre=32.2)
+
+
+def scan(beamline: SimBeamline):
+    """The plan of a scan."""
+    return tomo_scan(
+        beamline.camera,
+        beamline.rotation,
+        beamline.shutter,
+        beamline.sample,
+        ANGLES_DEG,
+        n_darks=2,
+        n_flats=2,
+    )
+
+
+class Killer(threading.Thread):
+    """Kills the worker once, some seconds after it was started."""
+
+    def __init__(self, callback: TomoGANCallback, after_s: float) -> None:
+        super().__init__(daemon=True)
+        self._callback = callback
+        self._after_s = after_s
+        self.killed_at: float | None = None
+        self.start()
+
+    def run(self) -> None:
+        """Wait, then kill."""
+        time.sleep(self._after_s)
+        pid = self._callback.worker_pid
+        if pid is not None:
+            os.kill(pid, signal.SIGKILL)
+            self.killed_at = time.perf_counter()
+
+
+def digest(run) -> str:
+    """Sha256 of the volumes of a derived run."""
+    sha = hashlib.sha256()
+    for key in ("reconstruction", "denoised"):
+        sha.update(np.ascontiguousarray(run["primary"][key].read()).tobytes())
+    return sha.hexdigest()
+
+
+def children() -> list[str]:
+    """The commands of all child processes that run our worker."""
+    found = []
+    for file in Path("/proc/self/task").glob("*/children"):
+        for pid in file.read_text().split():
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+            if "tomogan_bluesky.worker" in command:
+                found.append(command)
+    return found
+
+
+def measure(count: int, seed: int, folder: str) -> list[tuple[str, float, str]]:
+    """Metric, value and unit of each figure; a value that ought to be 0 ends in "wrong"."""
+    rng = np.random.default_rng(seed)
+    os.environ["XDG_STATE_HOME"] = f"{folder}/state"
+    wrong = dict.fromkeys(("scans", "derived runs", "volumes", "final versions"), 0)
+    killed, during_scan, seconds = 0, 0, []
+    with serve_catalog(f"{folder}/catalog") as server:
+        os.environ["TILED_API_KEY"] = server.api_key
+        client = server.client()
+        beamline, RE = make_beamline(), RunEngine()
+        descriptors = len(os.listdir("/proc/self/fd"))
+        with TomoGANCallback(
+            server.uri,
+            reconstruction=ReconstructionConfig(slab_rows=1),
+            publishing=PublishingConfig(directory=server.volumes),
+            worker=WorkerConfig(nice=0),  # this is about what is left, not about what is slowed
+        ) as callback:
+            RE.subscribe(callback)
+
+            def one() -> tuple[str, object, float, float]:
+                start = time.perf_counter()
+                (uid,) = RE(scan(beamline))
+                scanned = time.perf_counter()
+                (report,) = callback.wait()
+                return uid, report, scanned, time.perf_counter() - start
+
+            one()  # starts the worker
+            _, report, _, span = one()
+            if report.exit_status != "success":
+                raise SystemExit(f"the undisturbed scan failed: {report.reason}")
+            expected = digest(client[report.derived_uid])
+            finals = {report.derived_uid}
+            for _ in range(count):
+                killer = Killer(callback, rng.uniform(0, span))
+                uid, report, scanned, took = one()
+                killer.join()
+                killed += killer.killed_at is not None
+                during_scan += (killer.killed_at or np.inf) < scanned
+                seconds.append(took)
+                if report.raw_uid != uid:
+                    wrong["scans"] += 1
+                if report.exit_status != "success":
+                    wrong["derived runs"] += 1
+                    print(f"run {uid}: {report.reason}", file=sys.stderr)
+                    continue
+                derived = client[report.derived_uid]
+                wrong["volumes"] += digest(derived) != expected
+                found = attempts(client, derived.metadata["start"]["derivation"])
+                ends = [attempt.exit_status for attempt in found]
+                wrong["final versions"] += ends.count("success") != 1
+                finals.add(report.derived_uid)
+        files = {path.stem for path in server.volumes.rglob("*.h5")}
+        wrong["files left"] = len(files - finals - {_first(client, finals)})
+        wrong["processes left"] = len(children())
+        wrong["descriptors left"] = max(len(os.listdir("/proc/self/fd")) - descriptors, 0)
+        wrong["runs in the spool"] = len(list(Path(folder).glob("state/*/spool/*/about.json")))
+    return [
+        ("kills", killed, "kills"),
+        ("kills while scanning", during_scan, "kills"),
+        ("undisturbed scan and derived run", span, "s"),
+        ("with a kill, median", float(np.median(seconds)), "s"),
+        *((f"{name} wrong" if " left" not in name else name, n, "") for name, n in wrong.items()),
+    ]
+
+
+def _first(client, finals: set[str]) -> str:
+    """The derived run of the scan that started the worker."""
+    every = {run.metadata["start"]["uid"]: run.metadata for run in client.values()}
+    succeeded = {
+        uid
+        for uid, md in every.items()
+        if "original_run_uid" in md["start"] and (md["stop"] or {}).get("exit_status") == "success"
+    }
+    return next(iter(succeeded - finals), "")
+
+
+def main() -> int:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--count", type=int, default=20, help="how many kills")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="two kills, to see that it works")
+    parser.add_argument("--json", action="store_true", help="one object a line")
+    arguments = parser.parse_args()
+    count = 2 if arguments.quick else arguments.count
+    with tempfile.TemporaryDirectory() as folder:
+        figures = measure(count, arguments.seed, folder)
+    for metric, value, unit in figures:
+        row = {"benchmark": "kill", "case": f"{count} kills", "method": "process", "metric": metric}
+        if arguments.json:
+            print(json.dumps({**row, "value": value, "unit": unit}))
+        else:
+            print(f"{metric:<34}{value:>10.4g} {unit}")
+    return int(any(value for metric, value, unit in figures if not unit))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
