@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
@@ -80,16 +81,15 @@ def client(catalog):
     return catalog.client()
 
 
-def ours() -> set[str]:
-    """Our threads, and our worker processes."""
-    threads = {t.name for t in threading.enumerate() if t.name.startswith("tomogan-")}
-    workers = set()
+def ours() -> Counter[str]:
+    """How many threads of ours there are, by name, and how many worker processes."""
+    found = Counter(t.name for t in threading.enumerate() if t.name.startswith("tomogan-"))
     for children in Path("/proc/self/task").glob("*/children"):
         with suppress(OSError):  # a thread or a process that has just ended
             for pid in children.read_text().split():
                 if b"tomogan_bluesky.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    workers.add(f"process {pid}")
-    return threads | workers
+                    found["worker process"] += 1
+    return found
 
 
 @pytest.fixture(autouse=True)
@@ -98,4 +98,4 @@ def nothing_survives():
     before = ours()
     yield
     survivors = ours() - before
-    assert not survivors, f"left behind: {survivors}; close() what started them"
+    assert not survivors, f"left behind: {dict(survivors)}; close() what started them"

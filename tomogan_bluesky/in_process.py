@@ -250,7 +250,7 @@ class Desk:
 
     def _documents(self, index: int, uid: str) -> Iterable[Any] | None:
         run = self._publishers[index].find_run(uid)
-        return None if run is None else list(documents(run))
+        return None if run is None else [run.metadata.get("stop"), list(documents(run))]
 
     def _handle(self, group: str, source: Any) -> tuple[int, dict[str, Any]]:
         known = self._frames.setdefault(group, {})

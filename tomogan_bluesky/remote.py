@@ -131,8 +131,8 @@ class RemoteTarget:
 
     def find_run(self, uid: str) -> "RemoteRun | None":
         """An archived run that is there."""
-        documents = self._call("documents", uid)
-        return None if documents is None else RemoteRun(documents)
+        found = self._call("documents", uid)
+        return None if found is None else RemoteRun(*found)
 
     def _call(self, method: str, *args: Any) -> Any:
         try:
@@ -168,9 +168,11 @@ class RemoteRun:
 
     specs = ()
 
-    def __init__(self, documents: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    def __init__(
+        self, stop: dict[str, Any] | None, documents: Sequence[tuple[str, dict[str, Any]]]
+    ) -> None:
         self._documents = documents
-        self.metadata = {"start": documents[0][1]}
+        self.metadata = {"start": documents[0][1], "stop": stop}
 
     def documents(self) -> Sequence[tuple[str, dict[str, Any]]]:
         return self._documents

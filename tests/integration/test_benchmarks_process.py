@@ -1,0 +1,34 @@
+"""The benchmarks of the worker process run: what they must not find, not how fast anything is."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def rows_of(name, *options):
+    command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), "--json", *options]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_a_worker_that_is_killed_at_random_instants_loses_and_leaves_nothing():
+    values = {row["metric"]: row["value"] for row in rows_of("kill", "--quick")}
+    assert values["kills"] >= 1
+    assert {metric: value for metric, value in values.items() if value and "wrong" in metric} == {}
+
+
+def test_the_overhead_of_the_callback_is_measured_beside_none():
+    rows = rows_of("re_overhead", "--quick", "--cases", "small", "overload")
+    assert {row["method"] for row in rows} == {
+        "process",
+        "thread",
+        "BufferingWrapper",
+        "synchronous",
+    }
+    assert all(row["value"] >= 0 for row in rows)
