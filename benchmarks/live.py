@@ -3,7 +3,7 @@
     python benchmarks/live.py [--sizes 128 256 512] [--rounds 3] [--nice 19] [--quick] [--json]
 
 A real RunEngine scans a simulated sample; the callback works in a process of its own; a Tiled
-server runs in a third one. A client asks the server, as quickly as it answers, for the first preview, the
+server runs in a third one. A client asks the server again and again for the first preview, the
 first and the last denoised slice. Times are medians over rounds, on one clock:
 
 - first preview: from the first projection
@@ -64,19 +64,18 @@ class Watcher(threading.Thread):
         super().__init__(daemon=True)
         self._ask = ask
         self.at = float("nan")
+        self.ended = threading.Event()
         self.start()
 
     def run(self) -> None:
         """Ask."""
-        deadline = time.perf_counter() + 300
-        while time.perf_counter() < deadline:
+        while not self.ended.wait(0.02):
             try:
                 if self._ask():
                     self.at = time.perf_counter()
                     return
-            except (KeyError, OSError):  # not there yet
+            except (LookupError, OSError):  # not there yet
                 pass
-            time.sleep(0.01)
 
 
 def measure(size: int, rounds: int, nice: int, folder: str) -> Iterator[tuple[str, float, str]]:
@@ -129,7 +128,8 @@ def measure(size: int, rounds: int, nice: int, folder: str) -> Iterator[tuple[st
                 )
                 callback.wait()
                 for watcher in watchers.values():
-                    watcher.join()
+                    watcher.join(20)  # what has not come by now does not come
+                    watcher.ended.set()
                 events = [at for at, name in docs if name == "event"][-n_angles:]
                 if n == 0:  # the worker had to start
                     continue
