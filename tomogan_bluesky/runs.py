@@ -32,7 +32,7 @@ class Runs:
         self._given_up: dict[str, str] = {}  # runs some of whose documents were left out, and why
 
     def __call__(self, name: str, doc: dict[str, Any]) -> RunReport | None:
-        if name == "start":
+        if name == "start" and doc["uid"] not in self._runs:  # a transport may deliver it twice
             started = self._runs[doc["uid"]] = RunProcessor(self._engine, doc)
             if doc["uid"] in self._given_up:
                 started.mark_backlog(self._given_up[doc["uid"]])

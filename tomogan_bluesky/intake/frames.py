@@ -100,7 +100,10 @@ def read_rows(frames: Iterable[np.ndarray | StoredFrame], rows: slice) -> np.nda
             return sources[key].read(wanted, rows)
 
     n_rows = len(range(*rows.indices(frames[0].shape[0])))
-    block = np.empty((len(frames), n_rows, frames[0].shape[1]), frames[0].dtype)
+    # Of a type that holds the values of all: it may change in mid-run.
+    dtypes = {frame.dtype for frame in frames if not isinstance(frame, StoredFrame)}
+    dtype = np.result_type(*dtypes, *(source.dtype for source in sources.values()))
+    block = np.empty((len(frames), n_rows, frames[0].shape[1]), dtype)
     for place, frame in enumerate(frames):
         if not isinstance(frame, StoredFrame):
             block[place] = frame[rows]

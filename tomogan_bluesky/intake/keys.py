@@ -104,8 +104,10 @@ def _ambiguous(
         for name, key in descriptor["data_keys"].items()
         if (sum(n > 1 for n in key["shape"] or ()) >= 2) == arrays
     }
-    choices = ", ".join(known[name] for name in candidates) or ", ".join(known.values()) or "none"
+    named = candidates or list(known)
+    choices = ", ".join(known[name] for name in named) or "none"
+    line = f", such as scan: {{{setting}: {named[0]}}} in a profile" if named else ""
     return (
         f"stream {descriptor['name']!r}: expected one data key to be the {what}, got "
-        f"{len(candidates)}; candidates: {choices}; name it in scan.{setting}"
+        f"{len(candidates)}; candidates: {choices}; name it in scan.{setting}{line}"
     )
