@@ -8,7 +8,7 @@ from pathlib import Path
 
 import h5py
 
-from ..errors import IntakeError
+from ..errors import IntakeError, TomoGANError
 from . import dataexchange, nxtomo, tiff_folder
 from .hdf5 import contents
 from .recorded import RecordedScan
@@ -43,7 +43,10 @@ def read_scan(path: Path) -> RecordedScan:
             if dataexchange.is_data_exchange(file):
                 return dataexchange.read_data_exchange(path, file)
             raise _unknown(path, f"an HDF5 file with {contents(file)}")
-    except OSError as error:
+    except TomoGANError:
+        raise
+    # Whatever h5py makes of a damaged file.
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         raise _unknown(path, f"no HDF5 file that can be read ({error})") from error
 
 

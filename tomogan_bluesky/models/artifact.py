@@ -4,12 +4,14 @@ Enters and leaves: files ``*.ts`` or ``*.pt2`` (see `formats`), with the card as
 path, or by name for those that ship with the package.
 
 Both formats are executable code. So a name only ever means a file of this package, which must have
-the sha256 that is recorded beside it, and any other file is loaded only where its path is given.
+the sha256 that is recorded beside it, and any other file is loaded only where its path is given;
+and where a machine has a list of the models that it allows, only if its sha256 is on that.
 """
 
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Mapping
 from copy import deepcopy
 from datetime import UTC, datetime
@@ -30,6 +32,8 @@ from .generator import Generator, build_generator, parse_generator
 logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
+ALLOWED_MODELS = "TOMOGAN_ALLOWED_MODELS"
+"""Environment variable with the path of the list of models that this machine allows."""
 
 _SHIPPED_SUFFIX = ".ts"
 # Sizes at which an exported network is compared with the one that it was made of: with and without
@@ -200,6 +204,7 @@ def _load(
     path_or_name: Path | str, device: str | torch.device, sha256: str | None = None
 ) -> tuple[torch.nn.Module, ModelCard]:
     content = _read(path_or_name)
+    _check_allowed(path_or_name, hashlib.sha256(content).hexdigest())
     if sha256 is not None and (found := hashlib.sha256(content).hexdigest()) != sha256:
         raise ModelError(
             f"{path_or_name}: expected the file with sha256 {sha256}, got {found}; it was altered, "
@@ -222,6 +227,30 @@ def _load(
 def model_sha256(path_or_name: Path | str) -> str:
     """Hexadecimal sha256 of a model's file. Raises as `load_model` does where there is none."""
     return hashlib.sha256(_read(path_or_name)).hexdigest()
+
+
+def _check_allowed(path_or_name: Path | str, sha256: str) -> None:
+    """Refuse a model that is not on the list of this machine, if it has one.
+
+    The list is the file that the environment variable ``TOMOGAN_ALLOWED_MODELS`` names, with a
+    sha256 at the beginning of each line, as ``sha256sum`` writes it. Shipped models are on it.
+    """
+    listed = os.environ.get(ALLOWED_MODELS)
+    if listed is None or sha256 in shipped_models().values():
+        return
+    try:
+        lines = Path(listed).read_text().split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(
+            f"{listed}: expected the list of the models that may be loaded, as {ALLOWED_MODELS} "
+            f"says, got: {error}; without it none is loaded but those of the package"
+        ) from error
+    if sha256 not in {line.split()[0].lower() for line in lines if line.split()}:
+        raise ModelError(
+            f"{path_or_name}: expected a model that is on the list of {listed}, got one with "
+            f"sha256 {sha256}; model files are code: if you trust it, add it: sha256sum "
+            f"{path_or_name} >> {listed}"
+        )
 
 
 def shipped_models() -> dict[str, str]:

@@ -15,12 +15,14 @@ from typing import Any
 
 import msgpack
 import numpy as np
+from event_model import DocumentNames
 
 from ..errors import PublishError
 from .catalog import Attempt
 from .claims import Claim
 
 _DOCUMENTS, _ABOUT, _CLAIM = "documents.msgpack", "about.json", "claim"
+_NAMES = frozenset(name.value for name in DocumentNames)
 _ARRAY = 1  # type code of an array among msgpack's extensions
 _GIB = 2**30
 
@@ -206,12 +208,27 @@ class SpooledRun:
             ) from error
 
     def documents(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """All documents, in their order; a last one that was cut off is left out."""
+        """All documents, in their order; a last one that was cut off is left out.
+
+        Raises
+        ------
+        PublishError
+            Something else is in the file.
+        """
         with (self._folder / _DOCUMENTS).open("rb") as file:
             unpacked = msgpack.Unpacker(
                 file, ext_hook=_unpacked, strict_map_key=False, max_buffer_size=0
             )
-            yield from map(tuple, unpacked)
+            try:
+                for name, doc in unpacked:
+                    if name not in _NAMES or not isinstance(doc, dict):
+                        raise ValueError("no document")
+                    yield name, doc
+            except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
+                raise PublishError(
+                    f"{file.name}: expected documents, got something else ({error}); the file is "
+                    "damaged: remove its folder, and replay the raw run"
+                ) from error
 
     # Whose it is -------------------------------------------------------------------------------
 
