@@ -20,7 +20,8 @@ from tomogan_bluesky.models.artifact import (
     shipped_models,
 )
 from tomogan_bluesky.models.base import channels_last
-from tomogan_bluesky.models.generator import build_generator
+from tomogan_bluesky.models.generator import Generator, build_generator
+from tomogan_bluesky.models.unets import UNet
 
 CARD = ModelCard(
     name="test",
@@ -103,6 +104,18 @@ def test_a_graph_of_torch_export_is_the_network_too(exported_graph, size):
         assert torch.equal(module(x, noise), eager(x, noise))
     again, _ = load_generator(path)
     assert all(torch.equal(v, generator.state_dict()[k]) for k, v in again.state_dict().items())
+
+
+def test_a_graph_is_right_for_sizes_that_it_was_not_traced_for():
+    """It is traced where the image has to be extended: it need not be."""
+    head, bottom = torch.nn.Conv2d(2, 1, 1), torch.nn.Conv2d(2, 2, 3, padding=1)
+    body = UNet(torch.nn.Identity(), 1, (2,), bottom, (2,), head)
+    generator = Generator(body, depth=1, multiple=2, residual=False, reach=9).eval()
+    module, _ = formats.read(formats.to_exported(generator, "{}"), "cpu")
+    for size in ((8, 8), (7, 8), (8, 7), (2, 2), (1, 1)):
+        x, noise = 0.01 * torch.rand(1, 1, *size), torch.tensor([1e-3])
+        with torch.no_grad():
+            assert torch.equal(module(x, noise), generator(x, noise))
 
 
 def test_both_formats_hold_the_same_weights(exported_graph, tmp_path):
