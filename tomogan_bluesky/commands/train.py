@@ -115,6 +115,8 @@ def _run(args: argparse.Namespace, world: "World", device: str) -> int:
     data = _data(args, config)
     if world.first and kept:
         world.wait()
+    if args.finetune is not None and world.first:
+        _remark_reconstruction(args.finetune, data)
     trained = run_stages(args, config, start, data.pairs, data.validation, world, device)
     if not world.first:
         return 0
@@ -141,6 +143,23 @@ def _data(args: argparse.Namespace, config: "TrainingConfig") -> TrainingData:
     if args.simulated:
         return simulated_data(args, config)
     return hdf5_data(args) if args.hdf5 is not None else scan_data(args)
+
+
+def _remark_reconstruction(model: str, data: TrainingData) -> None:
+    """Say whether the model to begin with knows slices of another reconstruction."""
+    from ..models.artifact import load_generator
+
+    _, card = load_generator(model)
+    if card.reconstruction != data.reconstruction:
+        knows, sees = (
+            f"{r.method}, filter {r.filter!r}" for r in (card.reconstruction, data.reconstruction)
+        )
+        print(
+            f"model {card.name!r} was trained on slices of {knows}, but these are of {sees}: it "
+            "has to learn their noise anew; set the reconstruction in --profile, or begin without "
+            "--finetune",
+            file=sys.stderr,
+        )
 
 
 def _card(

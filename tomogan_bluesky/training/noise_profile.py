@@ -14,7 +14,8 @@ from ..errors import MissingFramesError
 from ..models.artifact import ModelCard
 
 _FEWEST_FRAMES = 2
-_LOWEST_CORRELATION = 0.02  # of neighbours: below, a few flats can't tell it from none
+_LOWEST_CORRELATION = 0.02  # of neighbours
+_SURE = 3  # standard deviations, by which a correlation must differ from none
 _WIDEST_BLUR_PX = 3.0
 # What counts as another detector, or another way of using it.
 _GAIN_RATIO, _READ_RATIO, _BLUR_PX = 1.25, 1.5, 0.3
@@ -96,13 +97,14 @@ def measure_noise(flats: np.ndarray, darks: np.ndarray) -> NoiseProfile:
     shared = [_shared(noise, usable, axis) - _shared(dark_noise, usable, axis) for axis in (1, 2)]
     lengths = [n for n in flats.shape[1:] if n > 1]
     correlation = sum(shared) / max(len(lengths), 1) / (variance - read_variance)
+    chance = _SURE / math.sqrt(max(len(lengths), 1) * usable.sum() * (len(flats) - 1))
     gain = (variance - read_variance) / level
     return NoiseProfile(
         gain=gain,
         read_noise=math.sqrt(read_variance) / gain,
         flat_electrons=level / gain,
         flat_pattern=float(mean[usable].std()) / level,
-        blur_px=_blur_of(correlation),
+        blur_px=_blur_of(correlation) if correlation > chance else 0.0,
     )
 
 
