@@ -34,8 +34,7 @@ class World:
         """The same module, whose gradients are the mean of those of all processes."""
         if self.size == 1:
             return module
-        # Buffers are the same everywhere, being made of the weights alone.
-        return DistributedDataParallel(module, broadcast_buffers=False)
+        return DistributedDataParallel(module)
 
     def wait(self) -> None:
         """Until all processes are here."""

@@ -117,6 +117,7 @@ def test_two_processes_are_one_with_the_whole_batch(tmp_path):
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
     one, two = (read_checkpoint(tmp_path / n / CHECKPOINT)[1].history for n in ("one", "two"))
     assert len(one) == len(two) == 4
     for a, b in zip(one, two, strict=True):
