@@ -3,6 +3,7 @@
 Enter: the server, again and again, and its reports. Leaves: a line, where somebody can read it.
 """
 
+import time
 from collections import Counter
 from typing import Any, TextIO
 
@@ -10,6 +11,8 @@ from tqdm import tqdm
 
 from ..report import RunReport
 from .server import Server
+
+_EVERY_S = 0.2
 
 
 class StatusLine:
@@ -21,8 +24,8 @@ class StatusLine:
     """
 
     def __init__(self, stream: TextIO) -> None:
-        # tqdm writes the line anew only if it changed, and steps aside for the log.
         self._line: Any = tqdm(file=stream, bar_format="{desc}", disable=None, leave=False)
+        self._shown = 0.0
         self._done: Counter[str] = Counter()
 
     def count(self, report: RunReport) -> None:
@@ -30,7 +33,10 @@ class StatusLine:
         self._done["there already" if report.already_done else report.exit_status] += 1
 
     def show(self, server: Server) -> None:
-        """Write the line anew."""
+        """Write the line anew, unless that was done just now."""
+        if self._line.disable or time.monotonic() - self._shown < _EVERY_S:
+            return
+        self._shown = time.monotonic()
         connections = ", ".join(
             source.name if source.connected else f"{source.name} (not connected)"
             for source in server.sources
