@@ -31,6 +31,13 @@ class Handler:
                 kept.append([os.getpid(), os.getppid(), os.getsid(0), os.nice(0)])
             case {"sleep": seconds}:
                 time.sleep(seconds)
+            case {"crawl": seconds}:  # computes for a fifth of the time
+                until = time.monotonic() + seconds
+                while time.monotonic() < until:
+                    started = time.process_time()
+                    while time.process_time() < started + 0.04:
+                        pass
+                    time.sleep(0.16)
             case {"write": path}:
                 with open(path, "w") as file:
                     file.write(str(sum(kept)))
@@ -58,6 +65,9 @@ class Handler:
 def _end(what):
     if what == "hang":
         time.sleep(600)
+    elif what == "spin":
+        while True:
+            pass
     elif what == "exit":
         os._exit(3)
     else:

@@ -82,7 +82,8 @@ class TomoGANCallback:
     ----------
     publish : Tiled client, str, callable(name, doc), or a list of these
         Where the derived runs go. A string that starts with "http" is the address of a Tiled
-        server, another string a Tiled profile; the API key comes from ``TILED_API_KEY``.
+        server, another string a Tiled profile; the API key comes from ``TILED_API_KEY``. With a
+        process, these are used by the worker; a client or a callable is used on a thread here.
     model : str, Path, Denoiser or None
         Name of a shipped model, path of a model file, or (with a thread) a denoiser; None publishes
         the reconstruction alone.

@@ -385,7 +385,8 @@ class WorkerConfig(_Config):
     copy_images: bool = False
     """The detector uses the array of an image again for the next one: copy it at once."""
     hang_s: float = Field(default=600.0, gt=0.0)
-    """Seconds without getting on after which the process is killed, and another one takes over."""
+    """Seconds without getting on after which the process is killed, and another one takes over: by
+    the clock where it does nothing, of processor time where it computes."""
     linger_s: float = Field(default=3600.0, ge=0.0)
     """Seconds for which the process finishes what it has after the program has ended."""
 

@@ -29,6 +29,8 @@ _ROOT = Path(__file__).resolve().parents[2]
 _START_S = 120.0
 # Seconds between two looks whether the worker has got on, at most.
 _LOOK_S = 30.0
+# Seconds of processor time below which a process has not computed anything.
+_BLOCKED_S = 0.05
 # Seconds from the closing of its socket to the end of a worker, which is the last thing it does.
 _END_S = 10.0
 
@@ -46,7 +48,8 @@ class WorkerProcess:
     environment : dict
         Environment variables beside those of this process.
     hang_s : float
-        Seconds without getting on, while there is work, after which it is killed.
+        Seconds without getting on, while there is work, after which it is killed: by the clock
+        where it does nothing, of processor time where it computes.
     receive : callable
         Called with this object and each message, on a thread.
     ended : callable
@@ -155,15 +158,17 @@ class WorkerProcess:
 
     def _run(self) -> None:
         """Receive until the end."""
-        marker, since = -1, time.monotonic()
+        marker, since, cpu_s = -1, time.monotonic(), 0.0
         look = min(self._hang_s / 4, _LOOK_S)
         while True:
             if not select.select([self.channel], [], [], look)[0]:
                 now, seen = time.monotonic(), self.board.beats
                 if seen != marker or not self._busy(self):
-                    marker, since = seen, now
+                    marker, since, cpu_s = seen, now, _cpu_seconds(self.pid)
                 limit = self._hang_s if self.ready else max(self._hang_s, _START_S)
-                if now - since > limit:
+                used_s = _cpu_seconds(self.pid) - cpu_s
+                # One that computes, but is hardly ever let onto a processor, is slow and not hung.
+                if now - since > limit and not _BLOCKED_S < used_s < limit:
                     self.hung = True
                     self.kill()
                 continue
@@ -187,6 +192,15 @@ class WorkerProcess:
             self.kill()
             self._process.wait()
         self._ended(self)
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Processor time that a process has used; 0 where that is not told."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _importable() -> dict[str, str]:

@@ -124,12 +124,21 @@ def test_a_process_that_dies_is_replaced_and_its_groups_start_anew(make, how, tm
     assert owner.losses == {}
 
 
-def test_a_process_that_hangs_is_killed_and_replaced(make, tmp_path, caplog):
+@pytest.mark.parametrize("how", ["hang", "spin"])
+def test_a_process_that_hangs_is_killed_and_replaced(make, how, tmp_path, caplog):
     worker, owner = make(hang_s=1.0)
-    put(worker, "a", {"keep": 0}, {"once": str(tmp_path / "once"), "do": "hang"}, {"keep": 1})
+    put(worker, "a", {"keep": 0}, {"once": str(tmp_path / "once"), "do": how}, {"keep": 1})
     assert worker.join(60)
     assert owner.results["a"][1] == [0, 1]
     assert "did not get on for 1 s" in caplog.text
+
+
+def test_a_process_that_is_hardly_let_onto_a_processor_is_slow_and_not_hung(make, caplog):
+    worker, owner = make(hang_s=0.5)
+    put(worker, "a", {"keep": 0}, {"crawl": 2.0}, {"keep": 1})
+    assert worker.join(60)
+    assert owner.results["a"][1] == [0, 1]
+    assert "did not get on" not in caplog.text
 
 
 def test_a_group_that_kills_every_process_is_given_up_and_the_next_one_handled(make):
