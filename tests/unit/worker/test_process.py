@@ -134,8 +134,8 @@ def test_a_process_that_hangs_is_killed_and_replaced(make, how, tmp_path, caplog
 
 
 def test_a_process_that_is_hardly_let_onto_a_processor_is_slow_and_not_hung(make, caplog):
-    worker, owner = make(hang_s=0.5)
-    put(worker, "a", {"keep": 0}, {"crawl": 2.0}, {"keep": 1})
+    worker, owner = make(hang_s=1.5)
+    put(worker, "a", {"keep": 0}, {"crawl": 2.5}, {"keep": 1})
     assert worker.join(60)
     assert owner.results["a"][1] == [0, 1]
     assert "did not get on" not in caplog.text
