@@ -33,7 +33,7 @@ class RunReport:
         The first error; for a success, what is still to be said (frames missing or rejected).
     frames : FrameAccount
     seconds : dict of str to float
-        Time by stage: "model", "intake", "centre", "reconstruct", "denoise", "publish".
+        Time by stage: "live", "model", "intake", "centre", "reconstruct", "denoise", "publish".
     n_slices, n_failed_slices : int
         Slices published, and those of them that hold NaN because their slab failed.
     n_clamped : int
