@@ -32,6 +32,10 @@ AGREEMENT = 1.0
 of the dose each is within 0.3 of the truth, nearly always; half a column is visible in a slice."""
 _UNCONFIRMED = 0.4
 
+# Of a column, that are kept of what a method finds: far below what matters, and above what sums in
+# another order change. So a scan has the same centre with any number of threads.
+_DECIMALS = 3
+
 # Beyond 5 degrees from half a turn, the two projections show the sample too differently.
 _LARGEST_MISS = math.radians(5)
 # The mirrored projections must share at least this part of the columns: a chance agreement of few
@@ -56,7 +60,7 @@ class CentreEstimate:
     confidence: float
     """In [0, 1]; from 0.5 on exactly if `agreed`."""
     methods: dict[CentreMethod, float]
-    """What each method that applies has found."""
+    """What each method that applies has found, to a thousandth of a column."""
     agreed: bool
     """Whether two methods at least have been asked, and are all within `AGREEMENT`."""
     reason: str
@@ -108,7 +112,7 @@ def find_centre(
     for name, centre_by in _METHODS.items():
         if method in ("auto", name):
             try:
-                found[name] = centre_by(attenuation, geometry.theta)
+                found[name] = round(centre_by(attenuation, geometry.theta), _DECIMALS)
             except RotationCentreError as error:
                 failed.append(f"'{name}' failed: {str(error).removeprefix('rotation centre: ')}")
     if not found:
