@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ..callback import TomoGANCallback
-    from ..config import DEFAULT_MODEL, PublishingConfig, ReconstructionConfig
+    from ..config import DEFAULT_MODEL, PublishingConfig, ReconstructionConfig, WorkerConfig
     from ..publish.catalog import TiledPublisher
     from ..publish.server import array_address, serve_catalog
     from ..recon.beam import Beam
@@ -68,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
         phantom, angles_deg, Beam(dose=args.dose, seed=args.seed), rotation_centre=centre
     )
     model = {None: DEFAULT_MODEL, "none": None}.get(args.model, args.model)
+    worker = WorkerConfig(nice=0)  # nobody's motors are moving
     with serve_catalog(args.output) as server:
         client = server.client()
         RE = RunEngine()
@@ -75,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         bar = tqdm(total=args.angles, unit="projection", desc="scan", disable=None)
         RE.subscribe(lambda name, doc: bar.update("rotation" in doc["data"]), "event")
         with TomoGANCallback(
-            client, model, publishing=PublishingConfig(directory=server.volumes)
+            client, model, publishing=PublishingConfig(directory=server.volumes), worker=worker
         ) as tomogan:
             RE.subscribe(tomogan)
             RE(
