@@ -14,6 +14,7 @@ from json import JSONDecodeError, loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import dask
 from tiled.queries import Comparison, Eq, KeyPresent
 
 from .callback import TomoGANCallback
@@ -163,7 +164,13 @@ def replay_one(order: Order, raw_uid: str) -> Outcome:
     """
     started = time.monotonic()
     settings = order.settings
-    with opened(order.source) as (source, _), opened(order.target) as (target, volumes):
+    with (
+        # Tiled's arrays are read by dask, which in a worker of a cluster would ask the cluster for
+        # it, and wait for itself.
+        dask.config.set(scheduler="threads"),
+        opened(order.source) as (source, _),
+        opened(order.target) as (target, volumes),
+    ):
         publishing = settings.publishing
         if publishing.directory is None and volumes is not None:
             publishing = publishing.model_copy(update={"directory": volumes})
