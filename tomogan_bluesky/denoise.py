@@ -6,6 +6,7 @@ each slice is estimated from the slice itself, unless it is given.
 
 import logging
 from pathlib import Path
+from typing import Self
 
 import torch
 
@@ -114,6 +115,7 @@ class TorchScriptDenoiser:
     ) -> None:
         if noise is not None and not 0 <= noise < float("inf"):
             raise ConfigurationError(f"noise: expected 0 or more, in 1/pixel, got {noise}")
+        self._made_with = (path_or_name, noise, tile)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(device)
@@ -128,6 +130,17 @@ class TorchScriptDenoiser:
                 "again"
             )
         self._tiling = Tiling(tile or _LARGEST_WHOLE, network.reach, network.multiple)
+
+    def on(self, device: str) -> Self:
+        """The same denoiser on another device; nothing is loaded but the very same file.
+
+        Raises
+        ------
+        ModelNotFoundError, ModelError
+            The file is gone or has changed.
+        """
+        path_or_name, noise, tile = self._made_with
+        return type(self)(path_or_name, device, noise, tile, self.sha256)
 
     @torch.no_grad()
     def __call__(self, slices: torch.Tensor, context: tuple[int, int] = (0, 0)) -> torch.Tensor:

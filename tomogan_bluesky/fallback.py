@@ -1,8 +1,8 @@
 """What to do when the memory of a GPU does not suffice.
 
-Enters: the steps of a reconstruction, for any device. Leaves: their results, from smaller parts,
-and in the end from the processor, and remarks that say so. Parts change no bit; the processor
-rounds otherwise than a GPU.
+Enter: the steps of a reconstruction, for any device, and a denoiser. Leave: their results, from
+smaller parts, and in the end from the processor, and remarks that say so. Parts change no bit; the
+processor rounds otherwise than a GPU.
 """
 
 import logging
@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 
+from .models.artifact import ModelCard
 from .recon.backends import Reconstructor
 from .recon.preprocess import Preprocessing
+from .windows import Denoiser
 
 logger = logging.getLogger(__name__)
 
@@ -91,3 +93,44 @@ class Computation:
     def _note(self, remark: str) -> None:
         logger.warning("%s", remark)
         self.remarks.append(remark)
+
+
+class DenoisingElsewhere:
+    """A denoiser whose work the processor takes over, for this scan, when a GPU is too small.
+
+    A denoiser works slice by slice and in tiles already, so there is nothing smaller to try.
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+        Has a method ``on(device)`` that gives the same one on another device. Without it, the error
+        of the GPU goes on to the caller.
+
+    Attributes
+    ----------
+    card, sha256
+        Of the denoiser.
+    remarks : list of str
+        What a reader of the result is to know.
+    """
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        self._denoiser = denoiser
+        self.card: ModelCard = denoiser.card
+        self.sha256: str = denoiser.sha256
+        self.remarks: list[str] = []
+
+    def __call__(self, slices: torch.Tensor, context: tuple[int, int] = (0, 0)) -> torch.Tensor:
+        """See `Denoiser`."""
+        around = () if context == (0, 0) else (context,)
+        try:
+            return self._denoiser(slices, *around)
+        except torch.OutOfMemoryError:
+            on = getattr(self._denoiser, "on", None)
+            if self.remarks or on is None:
+                raise
+        self._denoiser = on("cpu")
+        remark = "the memory of the GPU is too small for the denoiser: the processor denoised"
+        logger.warning("%s", remark)
+        self.remarks.append(remark)
+        return self(slices, context)

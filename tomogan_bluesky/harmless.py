@@ -7,6 +7,7 @@ sees. So it is told from the photons: the detector's gain gives the electrons of
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 
@@ -56,6 +57,14 @@ class HarmlessDenoiser:
         self._share = share
         self.card = denoiser.card
         self.sha256 = denoiser.sha256
+
+    @property
+    def on(self) -> "Callable[[str], HarmlessDenoiser] | None":
+        """Gives the same on another device; None where the other denoiser can't."""
+        move = getattr(self._denoiser, "on", None)
+        if move is None:
+            return None
+        return lambda device: HarmlessDenoiser(move(device), self._share)
 
     def __call__(self, slices: torch.Tensor, context: tuple[int, int] = (0, 0)) -> torch.Tensor:
         given = slices[context[0] : len(slices) - context[1]]

@@ -15,7 +15,7 @@ import torch
 from .config import PreprocessingConfig, ReconstructionConfig
 from .denoise import Denoiser, WindowedDenoiser
 from .errors import ConfigurationError, ReconstructionError, RotationCentreError
-from .fallback import Computation
+from .fallback import Computation, DenoisingElsewhere
 from .geometry import ScanGeometry
 from .memory import MemoryPlan, plan_memory
 from .recon.backends import make_reconstructor
@@ -138,7 +138,8 @@ class SlabPipeline:
             )
         self._recorded = geometry
         self._slab_rows = config.slab_rows
-        self.windows = None if denoiser is None else WindowedDenoiser(denoiser)
+        self._denoiser = None if denoiser is None else DenoisingElsewhere(denoiser)
+        self.windows = None if self._denoiser is None else WindowedDenoiser(self._denoiser)
         self._computation = Computation(
             device,
             partial(Preprocessing, config.preprocessing, fields, config.minimum_transmission),
@@ -156,7 +157,8 @@ class SlabPipeline:
     @property
     def remarks(self) -> list[str]:
         """What a reader of the slices is to know of how they were computed."""
-        return self._computation.remarks
+        denoising = [] if self._denoiser is None else self._denoiser.remarks
+        return self._computation.remarks + denoising
 
     @property
     def is_early(self) -> bool:

@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from generators import export_deep
 
 from tomogan_bluesky.config import PreprocessingConfig
-from tomogan_bluesky.fallback import Computation
+from tomogan_bluesky.denoise import TorchScriptDenoiser
+from tomogan_bluesky.fallback import Computation, DenoisingElsewhere
 from tomogan_bluesky.geometry import ScanGeometry
+from tomogan_bluesky.harmless import HarmlessDenoiser
 from tomogan_bluesky.recon.gridrec import Gridrec
 from tomogan_bluesky.recon.preprocess import Fields, Preprocessing
 
@@ -80,3 +83,36 @@ def test_the_processor_has_nowhere_to_go():
 
     with pytest.raises(torch.OutOfMemoryError):
         compute(Full(99, 0))
+
+
+def test_the_processor_denoises_what_a_gpu_cannot(tmp_path):
+    path = export_deep(tmp_path / "model.ts")
+    denoiser = TorchScriptDenoiser(path)
+    slices = torch.rand(4, 32, 32, generator=torch.Generator().manual_seed(0))
+    expected = denoiser(slices, (1, 1))
+
+    class SmallGpuDenoiser(TorchScriptDenoiser):
+        def __call__(self, slices, context=(0, 0)):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        def on(self, device):
+            assert device == "cpu"
+            return TorchScriptDenoiser(path, device, sha256=self.sha256)
+
+    patient = DenoisingElsewhere(HarmlessDenoiser(SmallGpuDenoiser(path), 1.0))
+    assert torch.equal(patient(slices, (1, 1)), expected)
+    assert torch.equal(patient(slices, (1, 1)), expected)
+    assert len(patient.remarks) == 1
+    assert "processor" in patient.remarks[0]
+    assert torch.equal(denoiser.on("cpu")(slices), denoiser(slices))
+
+
+def test_a_denoiser_that_cannot_move_fails_with_what_the_gpu_said():
+    class Fixed:
+        card, sha256 = None, ""
+
+        def __call__(self, slices):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        DenoisingElsewhere(Fixed())(torch.zeros(1, 8, 8))
