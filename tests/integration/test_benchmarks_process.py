@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -17,8 +19,10 @@ def rows_of(name, *options):
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_a_worker_that_is_killed_at_random_instants_loses_and_leaves_nothing():
-    values = {row["metric"]: row["value"] for row in rows_of("kill", "--quick")}
+@pytest.mark.parametrize(("count", "seed"), [("3", "0"), ("2", "1")])  # five kills, in two parts
+def test_a_worker_that_is_killed_at_random_instants_loses_and_leaves_nothing(count, seed):
+    rows = rows_of("kill", "--count", count, "--seed", seed)
+    values = {row["metric"]: row["value"] for row in rows}
     assert values["kills"] >= 1
     assert {metric: value for metric, value in values.items() if value and "wrong" in metric} == {}
 
