@@ -174,7 +174,9 @@ class LiveScan:
         self.advance()
         if not self.why_not:
             self.why_not = self._why_not_this(scan, geometry)
-        return None if self.why_not else self._gridded
+        if self.why_not:
+            self._gridded = None  # its memory is needed for the whole scan
+        return self._gridded
 
     @property
     def n_clamped(self) -> int:
