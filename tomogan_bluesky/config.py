@@ -19,7 +19,7 @@ from .errors import ConfigurationError
 
 Model = TypeVar("Model", bound=BaseModel)
 
-DEFAULT_MODEL = "unet4-simulated-v1"
+DEFAULT_MODEL = "unet4-simulated-v2"
 """Name of the model that ships with the package."""
 
 FilterName = Literal[

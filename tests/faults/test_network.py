@@ -227,7 +227,6 @@ def test_what_waits_yields_to_a_final_version_that_came_meanwhile(
     assert final.derived_uid != waits.derived_uid
     proxy.mode = "pass"
     (run,) = Spool(tmp_path / "spool", 1).waiting()
-    assert waits.volume_path.exists()
     assert bring(client, run) == "superseded"
     check_final(client, final, docs)
     assert not waits.volume_path.exists()
