@@ -1,0 +1,23 @@
+"""How slices are denoised."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from .base import Config
+
+DEFAULT_MODEL = "unet4-simulated-v2"
+"""Name of the model that ships with the package."""
+
+
+class DenoisingConfig(Config):
+    """From noisy slices to denoised ones."""
+
+    noise: float | None = Field(default=None, ge=0.0)
+    """Standard deviation of the noise in 1/pixel; None: estimated for each slice."""
+    tile: int | None = Field(default=None, ge=64)
+    """Width in pixels of the tiles that wider slices are denoised by, a multiple of 16: smaller
+    ones need less memory and more time. None: 2048."""
+    on_mismatch: Literal["remark", "refuse"] = "remark"
+    """Where the model was trained on slices that were reconstructed in another way: denoise, and
+    say so in the derived run; or fail the run and publish the reconstruction alone."""
