@@ -57,6 +57,7 @@ def test_a_server_and_tiled_that_are_killed_in_mid_scan(port, tmp_path):
         beamline.tell("scan 9 hold")
         assert beamline.hear() == "held"
         catalog.kill()
+        until(lambda: "the connection is lost" in log.read_text())
         tiled()
         until(lambda: log.read_text().count(": connected") == 2)
         beamline.tell("go on")
