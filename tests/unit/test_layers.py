@@ -19,6 +19,7 @@ LAYERS = {
     "geometry": 0,
     "recon": 1,
     "models.base": 1,
+    "models.deepening": 1,
     "models.discriminator": 1,
     "models.features": 1,
     "models.formats": 1,

@@ -146,7 +146,7 @@ def run(args: argparse.Namespace) -> int:
 
     sources = _sources(args)
     status = StatusLine(sys.stderr)
-    told: list[Any] = [status.count, lambda report: _tell(report, args.json)]
+    told: list[Any] = [status.count]
     with ExitStack() as stack:
         callback = stack.enter_context(_callback(args))
         server = Server(
@@ -161,6 +161,7 @@ def run(args: argparse.Namespace) -> int:
             metrics = _metrics(server, _profile(args).publishing)
             told.append(metrics.record)
             stack.enter_context(metrics.served(args.metrics_port))
+        told.append(lambda report: _tell(report, args.json))  # who reads it finds it counted
         handlers = {
             number: signal.signal(number, lambda *_: server.end())
             for number in (signal.SIGINT, signal.SIGTERM)

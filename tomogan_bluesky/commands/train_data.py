@@ -235,10 +235,12 @@ def _recipes(
     size = args.size
     if size is None and config.crop > min(recipe.size for recipe in training):
         size = config.crop
-    # A network that sees several slices learns from samples whose slices belong together.
+    # A network that sees several slices learns from samples whose slices belong together, and from
+    # the others what a scan of one row looks like.
     samples = {"families": VOLUME_FAMILIES} if config.depth > 1 else {}
     if size is None:
-        training = tuple(recipe.model_copy(update=samples) for recipe in training)
+        if samples:
+            training += tuple(recipe.model_copy(update=samples) for recipe in training)
         return training, unseen.model_copy(update=samples)
     samples |= {"size": size, "n_angles": args.angles or round(1.57 * size)}
     only = SimulatedScans(**samples, n_slices=args.slices, seed=1000 * args.seed)

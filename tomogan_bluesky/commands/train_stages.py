@@ -29,9 +29,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--network", "--preset", default=None, help="unet4 (default), tomogan3, unet3d or msd"
     )
     network.add_argument("--base", type=int, help="channels of unet4 at full resolution (16)")
-    network.add_argument("--depth", type=int, help="adjacent slices that enter (1)")
     network.add_argument(
-        "--finetune", metavar="MODEL", help="begin with this model, by name or path"
+        "--depth", type=int, help="adjacent slices that enter (1, or as many as --finetune has)"
+    )
+    network.add_argument(
+        "--finetune",
+        metavar="MODEL",
+        help="begin with this model, by name or path; with --depth, a model of single slices "
+        "learns to look at their neighbours",
     )
     stages = parser.add_argument_group("stages")
     stages.add_argument(
@@ -205,16 +210,20 @@ def first_start(args: argparse.Namespace) -> "tuple[Generator | None, str | None
 
     Raises
     ------
-    ModelNotFoundError, ModelError, TrainingError
-        There is no such model or checkpoint.
+    ModelNotFoundError, ModelError, TrainingError, ConfigurationError
+        There is no such model or checkpoint, or it can't be made as deep as is asked.
     """
     from ..models.artifact import load_generator
-    from ..models.generator import describe_generator
+    from ..models.deepening import deepened
+    from ..models.generator import depth_of, describe_generator, parse_generator
     from ..training.checkpoint import averaged_generator
 
     if args.finetune is not None:
         generator, card = load_generator(args.finetune)
-        return generator, card.network
+        name, options = parse_generator(card.network)
+        if args.depth in (None, depth_of(name, options)):
+            return generator, card.network
+        return deepened(generator, name, options, args.depth)
     if args.stage != "gan":
         return None, None
     generator, config, _ = averaged_generator(checkpoint_of(args.output, "pixel"))

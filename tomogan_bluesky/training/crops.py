@@ -79,8 +79,9 @@ class Crops:
     Raises
     ------
     TrainingError
-        No slices, slices smaller than the crops, or slices without neighbours where the network
-        takes several.
+        No slices, slices smaller than the crops, or no slices with neighbours where the network
+        takes several. (Some without are welcome: it sees them repeated, as it will see scans of one
+        row.)
     """
 
     def __init__(self, pairs: Sequence[Pairs], config: TrainingConfig, rank: int = 0) -> None:
@@ -94,7 +95,7 @@ class Crops:
                 f"expected slices of at least {config.crop} pixels, the width of the crops; got "
                 f"{smallest}: lower `crop`"
             )
-        if config.depth > 1 and any(group.volume is None for group in pairs):
+        if config.depth > 1 and all(group.volume is None for group in pairs):
             raise TrainingError(
                 f"a network of {config.depth} adjacent slices learns from volumes, but these pairs "
                 "are of single slices; take scans of several rows, or depth=1"

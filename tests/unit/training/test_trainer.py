@@ -225,6 +225,10 @@ def test_adjacent_slices_are_seen_and_only_those_of_a_volume(tmp_path):
     seen = {tuple(window[:, 0, 0].tolist()) for window in batch.noisy}
     assert seen == {(1, 0, 1), (0, 1, 2), (1, 2, 1), (4, 3, 4), (3, 4, 5), (4, 5, 4)}
     train(config(steps=1, options={"base": 4, "depth": 3}), [volumes], tmp_path, validation=volumes)
+    single = discs(n=1)
+    single.noisy[:] = 7.0
+    batch = crops.Crops([volumes, single], settings).draw(np.random.default_rng(0))
+    assert (7, 7, 7) in {tuple(window[:, 0, 0].tolist()) for window in batch.noisy}
     with pytest.raises(TrainingError, match="3 adjacent slices learns from volumes"):
         train(settings, [discs()], tmp_path)
 
