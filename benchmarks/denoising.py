@@ -31,8 +31,8 @@ import single_scans
 import torch
 
 from tomogan_bluesky.config import DEFAULT_MODEL
-from tomogan_bluesky.denoise import TorchScriptDenoiser
-from tomogan_bluesky.harmless import HarmlessDenoiser, denoised_share
+from tomogan_bluesky.denoise.denoiser import TorchScriptDenoiser
+from tomogan_bluesky.run.harmless import HarmlessDenoiser, denoised_share
 from tomogan_bluesky.training.goals import Verdict, verdict_table, verdicts
 from tomogan_bluesky.training.metrics import field_of_view
 from tomogan_bluesky.training.pinned import (

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from tomogan_bluesky.denoise import TorchScriptDenoiser
+from tomogan_bluesky.denoise.denoiser import TorchScriptDenoiser
 from tomogan_bluesky.models.artifact import ModelCard, TrainedOn, export_model
 from tomogan_bluesky.models.generator import Generator, build_generator, describe_generator
 

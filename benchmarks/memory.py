@@ -28,12 +28,12 @@ from tomogan_bluesky.geometry import ScanGeometry
 from tomogan_bluesky.intake.frames import StoredFrame
 from tomogan_bluesky.intake.references import References
 from tomogan_bluesky.intake.sinogram import FrameAccount, Scan
-from tomogan_bluesky.memory import MemoryPlan
-from tomogan_bluesky.pipeline import SlabPipeline
+from tomogan_bluesky.pipeline.memory import MemoryPlan
+from tomogan_bluesky.pipeline.slabs import SlabPipeline
 from tomogan_bluesky.publish.documents import DerivedRun
 from tomogan_bluesky.recon.preprocess import Fields
 from tomogan_bluesky.report import RunRecord
-from tomogan_bluesky.volumes import SliceCounts, VolumePublisher
+from tomogan_bluesky.run.volumes import SliceCounts, VolumePublisher
 
 _GIB = 1 << 30
 DARK, FLAT = 100, 40_000

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 
 from tomogan_bluesky.config import DEFAULT_MODEL, ReconstructionConfig
-from tomogan_bluesky.denoise import estimate_noise
+from tomogan_bluesky.denoise.denoiser import estimate_noise
 from tomogan_bluesky.geometry import ScanGeometry
 from tomogan_bluesky.models.artifact import load_generator
 from tomogan_bluesky.models.generator import Generator, parse_generator
-from tomogan_bluesky.pipeline import Fields, SlabPipeline, find_rotation_centre
+from tomogan_bluesky.pipeline.slabs import Fields, SlabPipeline, find_rotation_centre
 from tomogan_bluesky.recon.gridrec import Gridrec
 from tomogan_bluesky.training.noise2inverse import (
     angular_splits,

@@ -19,8 +19,6 @@ from tiled.queries import Comparison, Eq, KeyPresent
 
 from .callback import TomoGANCallback
 from .config import Settings, plan_settings
-from .derivation import Derivation
-from .engine import Engine
 from .errors import ConfigurationError, ModelError
 from .publish.catalog import attempts, connect
 from .publish.documents import ORIGINAL_RUN
@@ -29,6 +27,8 @@ from .publish.publishers import Publishers
 from .publish.server import serve_catalog
 from .replaying import replay
 from .report import RunRecord, RunReport
+from .run.derivation import Derivation
+from .run.engine import Engine
 
 if TYPE_CHECKING:
     from dask.distributed import Client

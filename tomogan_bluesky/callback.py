@@ -25,13 +25,13 @@ from .config import (
     load_profile,
 )
 from .errors import ConfigurationError
+from .intake.routing import STRUCTURAL, Routing
 from .publish.documents import is_derived
 from .publish.publishers import Publishers, Target, as_targets
 from .report import RunReport
-from .routing import STRUCTURAL, Routing
 
 if TYPE_CHECKING:  # it imports torch
-    from .denoise import Denoiser
+    from .denoise.denoiser import Denoiser
 
 logger = logging.getLogger(__name__)
 
@@ -148,14 +148,16 @@ class TomoGANCallback:
         }
         self._workplace: Workplace
         if config.kind == "process":
-            from .in_process import InProcess
+            from .hosting.in_process import InProcess
 
             there = InProcess(as_targets(publish), model, settings, config, **options)
             # A program that ends, or forgets its callback, leaves the worker what it has.
             weakref.finalize(self, there.abandon)
             self._workplace = there
         else:
-            from .in_thread import InThread  # and torch, which a process leaves to its worker
+            from .hosting.in_thread import (
+                InThread,  # and torch, which a process leaves to its worker
+            )
 
             self._workplace = InThread(
                 Publishers(publish, settings.publishing), model, settings, **options

@@ -272,7 +272,7 @@ def test_a_tiled_server_that_is_down_without_a_spool_costs_the_documents_alone(t
 
 def test_a_slab_that_fails_is_published_as_nan_and_counted(monkeypatch):
     from tomogan_bluesky.errors import ReconstructionError
-    from tomogan_bluesky.pipeline import SlabPipeline
+    from tomogan_bluesky.pipeline.slabs import SlabPipeline
 
     reconstruct = SlabPipeline.reconstruct
 
@@ -300,7 +300,7 @@ def test_a_slab_that_fails_is_published_as_nan_and_counted(monkeypatch):
 
 
 def test_too_many_waiting_documents_fail_that_scan_alone_and_never_block(monkeypatch, caplog):
-    monkeypatch.setattr("tomogan_bluesky.in_thread._QUEUE_LIMIT", 5)
+    monkeypatch.setattr("tomogan_bluesky.hosting.in_thread._QUEUE_LIMIT", 5)
     busy, free = threading.Event(), threading.Event()
 
     def slow(name, doc):

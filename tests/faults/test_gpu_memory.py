@@ -6,12 +6,12 @@ import torch
 from generators import export_deep
 
 from tomogan_bluesky.config import PreprocessingConfig
-from tomogan_bluesky.denoise import TorchScriptDenoiser
-from tomogan_bluesky.fallback import Computation, DenoisingElsewhere
+from tomogan_bluesky.denoise.denoiser import TorchScriptDenoiser
 from tomogan_bluesky.geometry import ScanGeometry
-from tomogan_bluesky.harmless import HarmlessDenoiser
+from tomogan_bluesky.pipeline.fallback import Computation, DenoisingElsewhere
 from tomogan_bluesky.recon.gridrec import Gridrec
 from tomogan_bluesky.recon.preprocess import Fields, Preprocessing
+from tomogan_bluesky.run.harmless import HarmlessDenoiser
 
 ROWS, ANGLES, COLUMNS = 7, 20, 16
 GEOMETRY = ScanGeometry(np.arange(ANGLES) * np.pi / ANGLES, 7.2, COLUMNS)

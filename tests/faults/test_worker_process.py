@@ -131,7 +131,7 @@ def test_a_hang_in_mid_scan(catalog, caplog):
 @pytest.mark.parametrize("kind", ["process", "thread"])
 def test_too_many_documents_are_healed_from_the_catalog(worker, kind, monkeypatch):
     """A worker that is stopped while the scan comes; the archive takes the scan meanwhile."""
-    monkeypatch.setattr("tomogan_bluesky.in_thread._QUEUE_LIMIT", 5)
+    monkeypatch.setattr("tomogan_bluesky.hosting.in_thread._QUEUE_LIMIT", 5)
     docs, publisher = scan_documents(), TiledPublisher(worker.client)
     busy, free, derived = threading.Event(), threading.Event(), []
 

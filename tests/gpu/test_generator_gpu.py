@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tomogan_bluesky.config import DEFAULT_MODEL
-from tomogan_bluesky.denoise import TorchScriptDenoiser, estimate_noise
+from tomogan_bluesky.denoise.denoiser import TorchScriptDenoiser, estimate_noise
 from tomogan_bluesky.models.generator import PRESETS, build_generator
 
 pytestmark = [

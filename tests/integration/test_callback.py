@@ -19,9 +19,9 @@ from ophyd.sim import SynGauss, motor
 from scans import as_pages, disc_frames, scan_documents, slice_events
 
 from tomogan_bluesky import PublishingConfig, ReconstructionConfig, ScanConfig, TomoGANCallback
-from tomogan_bluesky.denoise import TorchScriptDenoiser
+from tomogan_bluesky.denoise.denoiser import TorchScriptDenoiser
 from tomogan_bluesky.errors import ReconstructionError
-from tomogan_bluesky.pipeline import SlabPipeline
+from tomogan_bluesky.pipeline.slabs import SlabPipeline
 from tomogan_bluesky.recon.beam import Beam
 from tomogan_bluesky.sim.beamline import SimBeamline
 from tomogan_bluesky.sim.plans import tomo_scan

@@ -196,7 +196,7 @@ def test_what_breaks_during_the_scan_costs_time_alone(monkeypatch):
     def broken(self, number):
         raise RuntimeError("no such luck")
 
-    monkeypatch.setattr("tomogan_bluesky.live.LiveScan._take", broken)
+    monkeypatch.setattr("tomogan_bluesky.run.live.LiveScan._take", broken)
     report = check_same_as_batch(scan_documents(md=PROMISED))
     assert report.why_batch == "RuntimeError: no such luck"
 
@@ -262,7 +262,7 @@ def test_a_preview_that_fails_is_the_last_and_spares_the_slices(monkeypatch, cap
     def broken(self):
         raise RuntimeError("no picture")
 
-    monkeypatch.setattr("tomogan_bluesky.live.LiveScan.preview", broken)
+    monkeypatch.setattr("tomogan_bluesky.run.live.LiveScan.preview", broken)
     live = LiveConfig(preview_every=2, preview_every_s=None)
     _, report = run_through(scan_documents(md=PROMISED), live=live)
     assert report.exit_status == "success"

@@ -14,7 +14,7 @@ from tiled.queries import Eq
 
 from tomogan_bluesky import TomoGANCallback, replay
 from tomogan_bluesky.config import PublishingConfig, ReconstructionConfig, ScanConfig
-from tomogan_bluesky.denoise import estimate_noise
+from tomogan_bluesky.denoise.denoiser import estimate_noise
 from tomogan_bluesky.errors import NoScansError
 from tomogan_bluesky.publish.catalog import TiledPublisher
 from tomogan_bluesky.recon.beam import Beam

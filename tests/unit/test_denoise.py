@@ -2,7 +2,11 @@ import pytest
 import torch
 
 from tomogan_bluesky.config import ReconstructionConfig
-from tomogan_bluesky.denoise import TorchScriptDenoiser, check_reconstruction, estimate_noise
+from tomogan_bluesky.denoise.denoiser import (
+    TorchScriptDenoiser,
+    check_reconstruction,
+    estimate_noise,
+)
 from tomogan_bluesky.errors import ConfigurationError, ModelError, ModelNotFoundError
 from tomogan_bluesky.models.artifact import ModelCard, TrainedOn, export_model, model_sha256
 from tomogan_bluesky.models.generator import build_generator

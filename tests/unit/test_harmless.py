@@ -4,9 +4,9 @@ import pytest
 import torch
 from generators import CARD
 
-from tomogan_bluesky.harmless import HarmlessDenoiser, denoised_share, relative_noise, suited
 from tomogan_bluesky.recon.beam import Beam, simulate_scan
 from tomogan_bluesky.recon.gridrec import Gridrec
+from tomogan_bluesky.run.harmless import HarmlessDenoiser, denoised_share, relative_noise, suited
 from tomogan_bluesky.training.metrics import field_of_view
 from tomogan_bluesky.training.noise_profile import NoiseProfile, measure_noise
 from tomogan_bluesky.training.pinned import PINNED_SETS, PinnedScans

@@ -30,35 +30,20 @@ LAYERS = {
     "models.unets": 1,
     "intake": 2,
     "denoise": 2,
-    "tiles": 2,
-    "windows": 2,
     "models.artifact": 2,
     "models.registry": 2,
     "publish.documents": 2,
     "publish.volume_documents": 2,
     "publish.preview_documents": 2,
     "publish.volume_file": 2,
-    "memory": 3,
-    "fallback": 3,
     "pipeline": 3,
     "worker": 3,
     "report": 3,
-    "reference_runs": 3,
     "training": 3,
-    "harmless": 3,
     "publish": 3,
-    "engine": 3,
-    "derivation": 3,
-    "previews": 3,
-    "live": 3,
-    "provenance": 3,
-    "volumes": 3,
-    "routing": 1,
-    "runs": 4,
-    "remote": 4,
-    "in_thread": 4,
-    "in_process": 4,
-    "processing": 4,
+    "run": 3,
+    "run.processing": 4,
+    "hosting": 4,
     "callback": 4,
     "replaying": 4,
     "serving": 4,
@@ -72,7 +57,7 @@ LAYERS = {
     "__main__": 5,
 }
 WITHOUT_TORCH = ("intake", "publish")
-ARRAYS_ONLY = ("recon", "models", "denoise", "tiles", "windows", "pipeline")
+ARRAYS_ONLY = ("recon", "models", "denoise", "pipeline")
 OF_DOCUMENTS = {"bluesky", "event_model", "tiled", "bluesky_tiled_plugins", "ophyd", "databroker"}
 
 MODULES = {

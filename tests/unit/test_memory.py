@@ -9,8 +9,8 @@ import pytest
 from tomogan_bluesky.config import PreprocessingConfig, ReconstructionConfig
 from tomogan_bluesky.errors import ConfigurationError
 from tomogan_bluesky.geometry import ScanGeometry
-from tomogan_bluesky.memory import plan_memory
-from tomogan_bluesky.pipeline import SlabPipeline
+from tomogan_bluesky.pipeline.memory import plan_memory
+from tomogan_bluesky.pipeline.slabs import SlabPipeline
 from tomogan_bluesky.recon.preprocess import Fields, Preprocessing
 
 LARGE = (1500, 2048, 2048)

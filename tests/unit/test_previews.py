@@ -1,7 +1,7 @@
 import pytest
 
 from tomogan_bluesky.config import LiveConfig
-from tomogan_bluesky.previews import PreviewSchedule
+from tomogan_bluesky.run.previews import PreviewSchedule
 
 
 class Clock:

@@ -5,7 +5,7 @@ import tracemalloc
 import pytest
 from scans import scan_documents
 
-from tomogan_bluesky.routing import Routing
+from tomogan_bluesky.intake.routing import Routing
 
 
 def test_interleaved_documents_find_their_runs():

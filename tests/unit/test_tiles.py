@@ -1,9 +1,9 @@
 import pytest
 import torch
 
+from tomogan_bluesky.denoise.tiles import Tiling
 from tomogan_bluesky.errors import ConfigurationError
 from tomogan_bluesky.models.generator import PRESETS, build_generator
-from tomogan_bluesky.tiles import Tiling
 
 SMALL = {
     "unet4": {"base": 4},

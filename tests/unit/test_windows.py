@@ -4,8 +4,8 @@ from generators import CARD, export_deep
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tomogan_bluesky.denoise import TorchScriptDenoiser
-from tomogan_bluesky.windows import WindowedDenoiser, window_indices
+from tomogan_bluesky.denoise.denoiser import TorchScriptDenoiser
+from tomogan_bluesky.denoise.windows import WindowedDenoiser, window_indices
 
 
 class Recorder:

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     from ..intake.archive import documents
     from ..intake.diagnosis import diagnose
     from ..publish.catalog import connect, find_run
-    from ..reference_runs import ReferenceRuns
+    from ..run.reference_runs import ReferenceRuns
 
     profile = load_profile(args.profile) if args.profile else Profile(version=1)
     if args.run is None:

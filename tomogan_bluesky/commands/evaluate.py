@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .scan_options import add_catalog_options, add_scan_options, parse_query, scan_reader
 
 if TYPE_CHECKING:
-    from ..denoise import Denoiser
+    from ..denoise.denoiser import Denoiser
     from ..training.goals import Verdict
     from ..training.scoring import Result
 
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from ..config import DEFAULT_MODEL
-    from ..denoise import TorchScriptDenoiser
+    from ..denoise.denoiser import TorchScriptDenoiser
     from ..training.goals import verdict_table, verdicts
     from ..training.scoring import table
 
@@ -96,7 +96,7 @@ def _names(given: Sequence[str], models: "Sequence[Denoiser]") -> list[str]:
 def _on_pinned_sets(
     args: argparse.Namespace, names: list[str], models: "Sequence[Denoiser]"
 ) -> "Iterator[Result]":
-    from ..harmless import HarmlessDenoiser, denoised_share
+    from ..run.harmless import HarmlessDenoiser, denoised_share
     from ..training.pinned import DOSES, PINNED_SETS, pinned_slices
     from ..training.scoring import NOISY, score
 
@@ -133,7 +133,7 @@ def _on_scans(
 ) -> "Iterator[Result]":
     import sys
 
-    from ..denoise import check_reconstruction
+    from ..denoise.denoiser import check_reconstruction
     from ..training.scan_scores import scan_scores
 
     with scan_reader(args, args.device) as reader:

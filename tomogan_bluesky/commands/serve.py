@@ -4,10 +4,15 @@ import argparse
 import json
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..report import RunReport
+    from ..serving.inbox import Source
 
 _EXAMPLES = """\
 examples:
@@ -146,7 +151,12 @@ def run(args: argparse.Namespace) -> int:
 
     sources = _sources(args)
     status = StatusLine(sys.stderr)
-    told: list[Any] = [status.count]
+    told: list[Callable[[RunReport], object]] = [status.count]
+
+    def tell(report: "RunReport") -> None:
+        for each in told:
+            each(report)
+
     with ExitStack() as stack:
         callback = stack.enter_context(_callback(args))
         server = Server(
@@ -154,7 +164,7 @@ def run(args: argparse.Namespace) -> int:
             sources,
             share=Share(*args.share),
             inbox_bytes=int(args.memory_gib * 2**30),
-            on_report=lambda report: [tell(report) for tell in told],
+            on_report=tell,
             on_tick=status.show,
         )
         if args.metrics_port is not None:
@@ -188,10 +198,10 @@ def _installed(extra: str) -> Iterator[None]:
         ) from error
 
 
-def _sources(args: argparse.Namespace) -> list[Any]:
+def _sources(args: argparse.Namespace) -> "list[Source]":
     from ..errors import ConfigurationError
 
-    sources = []
+    sources: list[Source] = []
     if args.zmq:
         with _installed("zmq"):
             from ..serving.zmq import ZmqSource
@@ -291,13 +301,17 @@ def _metrics(server: Any, publishing: Any) -> Any:
         metrics.watch(
             "connected",
             "Whether a source of documents is there",
-            lambda source=source: source.connected,
+            partial(_connected, source),
             source=source.name,
         )
     return metrics
 
 
-def _tell(report: Any, as_json: bool) -> None:
+def _connected(source: "Source") -> float:
+    return source.connected
+
+
+def _tell(report: "RunReport", as_json: bool) -> None:
     if as_json:
         print(json.dumps(report.as_dict()), flush=True)
         return

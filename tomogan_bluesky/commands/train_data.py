@@ -101,8 +101,8 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
 
 def simulated_data(args: argparse.Namespace, config: "TrainingConfig") -> TrainingData:
     """Pairs of simulated scans."""
-    from ..harmless import relative_noise
     from ..models.artifact import TrainedOn
+    from ..run.harmless import relative_noise
     from ..training.pairs import full_dose_photons, load_or_simulate
 
     recipes, unseen = _recipes(args, config)
@@ -229,7 +229,7 @@ def _recipes(
     args: argparse.Namespace, config: "TrainingConfig"
 ) -> "tuple[tuple[SimulatedScans, ...], SimulatedScans]":
     from ..recon.volumes import VOLUME_FAMILIES
-    from ..training.pairs import SimulatedScans, training_scans, validation_scans
+    from ..training.pairs import training_scans, validation_scans
 
     training, unseen = training_scans(args.seed), validation_scans(args.seed)
     size = args.size
@@ -242,6 +242,6 @@ def _recipes(
         if samples:
             training += tuple(recipe.model_copy(update=samples) for recipe in training)
         return training, unseen.model_copy(update=samples)
-    samples |= {"size": size, "n_angles": args.angles or round(1.57 * size)}
-    only = SimulatedScans(**samples, n_slices=args.slices, seed=1000 * args.seed)
-    return (only,), unseen.model_copy(update=samples)
+    scan = {"size": size, "n_angles": args.angles or round(1.57 * size)}
+    only = training[0].model_copy(update={**samples, **scan, "n_slices": args.slices})
+    return (only,), unseen.model_copy(update={**samples, **scan})

@@ -22,7 +22,7 @@ from nats.js.api import ConsumerConfig
 from nats.js.errors import NotFoundError
 
 from ..errors import ConfigurationError
-from ..routing import Routing
+from ..intake.routing import Routing
 from .inbox import Document, Inbox, keep_running
 from .messages import MessageError, checked, unpack
 

@@ -15,9 +15,9 @@ from typing import Any
 
 from ..callback import TomoGANCallback
 from ..intake.archive import documents
+from ..intake.routing import Routing
 from ..publish.documents import is_derived
 from ..report import RunReport
-from ..routing import Routing
 from .arrivals import Arrivals
 from .inbox import ArchivedRun, Document, Inbox, Source
 

@@ -22,10 +22,10 @@ from ..geometry import ScanGeometry
 from ..intake.archive import documents
 from ..intake.documents import ScanDocuments
 from ..intake.sinogram import FrameStore
-from ..pipeline import SlabPipeline, find_rotation_centre
+from ..pipeline.slabs import SlabPipeline, find_rotation_centre
 from ..publish.documents import is_derived
 from ..recon.preprocess import Fields
-from ..reference_runs import ReferenceRuns
+from ..run.reference_runs import ReferenceRuns
 from .open_scan import OpenScan
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ import torch
 from ..config import ReconstructionConfig
 from ..errors import MissingFramesError
 from ..geometry import ScanGeometry
-from ..pipeline import SlabPipeline
+from ..pipeline.slabs import SlabPipeline
 from ..recon.backends import make_reconstructor
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..denoise import Denoiser
+from ..denoise.denoiser import Denoiser
 from ..errors import NoScansError, TomoGANError
 from .catalogs import DOSE_KEY, Rejection, ScanQuery, ScanReader, find_runs, reject, uid_of
 from .dose_pairs import paired_scans

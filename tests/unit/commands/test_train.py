@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tomogan_bluesky.commands import train, train_data, train_stages
-from tomogan_bluesky.denoise import TorchScriptDenoiser
+from tomogan_bluesky.denoise.denoiser import TorchScriptDenoiser
 from tomogan_bluesky.errors import ConfigurationError, ModelNotFoundError, TrainingError
 from tomogan_bluesky.models.artifact import load_generator, load_model
 from tomogan_bluesky.training import collapse

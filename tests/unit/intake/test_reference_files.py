@@ -14,7 +14,7 @@ from tomogan_bluesky import ReconstructionConfig, ScanConfig, TomoGANCallback
 from tomogan_bluesky.config import ReferenceFiles, StoredFrames
 from tomogan_bluesky.errors import IntakeError
 from tomogan_bluesky.intake.references import mean_frame
-from tomogan_bluesky.reference_runs import ReferenceRuns
+from tomogan_bluesky.run.reference_runs import ReferenceRuns
 
 FRAMES = Frames()
 

@@ -9,11 +9,11 @@ from generators import CARD
 
 from tomogan_bluesky.cli import main
 from tomogan_bluesky.config import ReconstructionConfig, Settings
-from tomogan_bluesky.engine import Engine
 from tomogan_bluesky.errors import ModelError, ModelNotFoundError
 from tomogan_bluesky.models.artifact import export_model, model_sha256
 from tomogan_bluesky.models.generator import build_generator
 from tomogan_bluesky.models.registry import INDEX, Instrument, Registry
+from tomogan_bluesky.run.engine import Engine
 
 HEX = Instrument(beamline="HEX", energy_kev=25.0)
 

@@ -8,7 +8,7 @@ import torch
 from scipy import ndimage
 
 from tomogan_bluesky.config import DEFAULT_MODEL, ReconstructionConfig
-from tomogan_bluesky.denoise import TorchScriptDenoiser, check_reconstruction
+from tomogan_bluesky.denoise.denoiser import TorchScriptDenoiser, check_reconstruction
 from tomogan_bluesky.recon.beam import Beam, simulate_scan
 from tomogan_bluesky.recon.flatfield import attenuation, transmission
 from tomogan_bluesky.recon.gridrec import Gridrec

@@ -5,7 +5,7 @@ import torch
 from tomogan_bluesky.config import PreprocessingConfig, ReconstructionConfig
 from tomogan_bluesky.errors import ConfigurationError
 from tomogan_bluesky.geometry import ScanGeometry
-from tomogan_bluesky.pipeline import find_rotation_centre
+from tomogan_bluesky.pipeline.slabs import find_rotation_centre
 from tomogan_bluesky.recon.gridrec import Gridrec
 from tomogan_bluesky.recon.preprocess import Fields
 from tomogan_bluesky.recon.tilt import align_rows, row_shifts

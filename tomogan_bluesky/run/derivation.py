@@ -8,13 +8,13 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from .config import PER_PIXEL, Settings
-from .denoise import Denoiser, check_reconstruction
+from ..config import PER_PIXEL, Settings
+from ..denoise.denoiser import Denoiser, check_reconstruction
+from ..errors import ModelError
+from ..publish.documents import DerivedRun, derivation_of
+from ..publish.publishers import Broadcast
+from ..report import RunRecord
 from .engine import Engine
-from .errors import ModelError
-from .publish.documents import DerivedRun, derivation_of
-from .publish.publishers import Broadcast
-from .report import RunRecord
 
 logger = logging.getLogger(__name__)
 

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .config import Settings
-from .denoise import Denoiser
-from .engine import Engine, Progress
-from .publish.publishers import Publishers
-from .report import RunReport
+from ..config import Settings
+from ..denoise.denoiser import Denoiser
+from ..publish.publishers import Publishers
+from ..report import RunReport
+from ..run.engine import Engine, Progress
+from ..worker.thread import ThreadWorker
 from .runs import Runs
-from .worker.thread import ThreadWorker
 
 # Documents that wait for the worker. A scan of 10,000 projections fits many times over; the bound
 # is there so that a worker that hangs for hours does not take the memory of the beamline.

@@ -10,9 +10,9 @@ from typing import Self
 
 import torch
 
-from .config import ReconstructionConfig
-from .errors import ConfigurationError, ModelError
-from .models.artifact import ModelCard, load_model, model_sha256, network_of
+from ..config import ReconstructionConfig
+from ..errors import ConfigurationError, ModelError
+from ..models.artifact import ModelCard, load_model, model_sha256, network_of
 from .tiles import Tiling
 from .windows import Denoiser, WindowedDenoiser, window_indices
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ._version import __version__
-from .config import Settings
-from .denoise import Denoiser
-from .geometry import ScanGeometry
-from .recon.centre import CentreEstimate
+from .._version import __version__
+from ..config import Settings
+from ..denoise.denoiser import Denoiser
+from ..geometry import ScanGeometry
+from ..recon.centre import CentreEstimate
 
 
 def provenance(

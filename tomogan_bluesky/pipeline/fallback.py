@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from .models.artifact import ModelCard
-from .recon.backends import Reconstructor
-from .recon.preprocess import Preprocessing
-from .windows import Denoiser
+from ..denoise.windows import Denoiser
+from ..models.artifact import ModelCard
+from ..recon.backends import Reconstructor
+from ..recon.preprocess import Preprocessing
 
 logger = logging.getLogger(__name__)
 

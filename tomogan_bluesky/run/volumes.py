@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..pipeline.slabs import Slab, SlabPipeline
+from ..publish.documents import DerivedRun
+from ..report import RunRecord, StageFailed
 from .engine import Progress
-from .pipeline import Slab, SlabPipeline
-from .publish.documents import DerivedRun
-from .report import RunRecord, StageFailed
 
 
 @dataclass

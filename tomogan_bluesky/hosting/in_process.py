@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from .config import PublishingConfig, Settings, WorkerConfig
-from .errors import ConfigurationError
-from .intake.archive import CatalogFrames, documents
-from .intake.frames import StoredFrame
-from .publish.catalog import Attempt
-from .publish.documents import ORIGINAL_RUN
-from .publish.publishers import Broadcast, Publishers, Target
-from .report import RunReport
-from .worker.process import ProcessWorker
-from .worker.wire import Other
+from ..config import PublishingConfig, Settings, WorkerConfig
+from ..errors import ConfigurationError
+from ..intake.archive import CatalogFrames, documents
+from ..intake.frames import StoredFrame
+from ..publish.catalog import Attempt
+from ..publish.documents import ORIGINAL_RUN
+from ..publish.publishers import Broadcast, Publishers, Target
+from ..report import RunReport
+from ..worker.process import ProcessWorker
+from ..worker.wire import Other
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class InProcess:
     ) -> None:
         self._desk = Desk(targets, settings.publishing, progress, report)
         self._worker = ProcessWorker(
-            "tomogan_bluesky.remote:make_runs",
+            "tomogan_bluesky.hosting.remote:make_runs",
             {
                 "targets": [target if isinstance(target, str) else None for target in targets],
                 "model": _portable(model),

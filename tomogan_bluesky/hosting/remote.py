@@ -15,15 +15,15 @@ from weakref import WeakValueDictionary
 import numpy as np
 import torch
 
-from .config import Settings
-from .engine import Engine
-from .errors import AssetError, PublishError, TomoGANError
-from .intake.archive import CatalogFrames
-from .intake.frames import StoredFrame
-from .publish.catalog import Attempt
-from .publish.publishers import Publishers
+from ..config import Settings
+from ..errors import AssetError, PublishError, TomoGANError
+from ..intake.archive import CatalogFrames
+from ..intake.frames import StoredFrame
+from ..publish.catalog import Attempt
+from ..publish.publishers import Publishers
+from ..run.engine import Engine
+from ..worker.host import Link
 from .runs import Runs
-from .worker.host import Link
 
 logger = logging.getLogger(__name__)
 

@@ -13,24 +13,24 @@ from typing import Any
 
 import numpy as np
 
-from .config import plan_settings
-from .denoise import Denoiser
+from ..config import plan_settings
+from ..denoise.denoiser import Denoiser
+from ..errors import IntakeError, InUseError, MissingFramesError
+from ..geometry import ScanGeometry
+from ..intake.documents import Frame, ScanDocuments
+from ..intake.references import References
+from ..intake.sinogram import FrameAccount, FrameStore, Scan
+from ..pipeline.slabs import SlabPipeline, find_rotation_centre, rows_within
+from ..recon.centre import CentreEstimate
+from ..recon.preprocess import Fields
+from ..report import ExitStatus, RunRecord, RunReport, StageFailed
+from ..training.noise_profile import measure_noise
 from .derivation import Derivation
 from .engine import Engine
-from .errors import IntakeError, InUseError, MissingFramesError
-from .geometry import ScanGeometry
 from .harmless import suited
-from .intake.documents import Frame, ScanDocuments
-from .intake.references import References
-from .intake.sinogram import FrameAccount, FrameStore, Scan
 from .live import LiveScan
-from .pipeline import SlabPipeline, find_rotation_centre, rows_within
 from .previews import PreviewSchedule
 from .provenance import of_geometry, provenance
-from .recon.centre import CentreEstimate
-from .recon.preprocess import Fields
-from .report import ExitStatus, RunRecord, RunReport, StageFailed
-from .training.noise_profile import measure_noise
 from .volumes import SliceCounts, VolumePublisher
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .errors import ConfigurationError
+from ..errors import ConfigurationError
 
 _BLEND = 32  # pixels over which one tile's weight falls and the next one's rises
 

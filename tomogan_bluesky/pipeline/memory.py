@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .config import ReconstructionConfig
-from .errors import ConfigurationError
-from .recon.filters import transform_size
-from .recon.gridrec import BATCH
-from .recon.preprocess import Preprocessing
+from ..config import ReconstructionConfig
+from ..errors import ConfigurationError
+from ..recon.filters import transform_size
+from ..recon.gridrec import BATCH
+from ..recon.preprocess import Preprocessing
 
 logger = logging.getLogger(__name__)
 

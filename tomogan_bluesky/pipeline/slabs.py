@@ -12,17 +12,17 @@ from functools import partial
 import numpy as np
 import torch
 
-from .config import PreprocessingConfig, ReconstructionConfig
-from .denoise import Denoiser, WindowedDenoiser
-from .errors import ConfigurationError, ReconstructionError, RotationCentreError
+from ..config import PreprocessingConfig, ReconstructionConfig
+from ..denoise.denoiser import Denoiser, WindowedDenoiser
+from ..errors import ConfigurationError, ReconstructionError, RotationCentreError
+from ..geometry import ScanGeometry
+from ..recon.backends import make_reconstructor
+from ..recon.centre import CentreEstimate, find_centre, opposed_pair
+from ..recon.incremental import IncrementalGridrec
+from ..recon.preprocess import Fields, Preprocessing
+from ..recon.tilt import align_rows, row_shifts
 from .fallback import Computation, DenoisingElsewhere
-from .geometry import ScanGeometry
 from .memory import MemoryPlan, plan_memory
-from .recon.backends import make_reconstructor
-from .recon.centre import CentreEstimate, find_centre, opposed_pair
-from .recon.incremental import IncrementalGridrec
-from .recon.preprocess import Fields, Preprocessing
-from .recon.tilt import align_rows, row_shifts
 
 # Rows and projections, all over the scan, from which the rotation centre is found; at least so many
 # projections, and less than twice. The method that asks for most of them groups more than 384.

@@ -7,12 +7,12 @@ of whose documents could not be taken. Leave: a `RunReport` for each tomography 
 import logging
 from typing import Any
 
-from .engine import Engine
-from .errors import TomoGANError
-from .intake.archive import documents
-from .processing import RunProcessor
-from .report import RunReport
-from .routing import Routing
+from ..errors import TomoGANError
+from ..intake.archive import documents
+from ..intake.routing import Routing
+from ..report import RunReport
+from ..run.engine import Engine
+from ..run.processing import RunProcessor
 
 logger = logging.getLogger(__name__)
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from .config import Settings
-from .denoise import Denoiser, TorchScriptDenoiser
-from .errors import ConfigurationError
-from .models.registry import Instrument, Registry
-from .publish.publishers import Publishers
+from ..config import Settings
+from ..denoise.denoiser import Denoiser, TorchScriptDenoiser
+from ..errors import ConfigurationError
+from ..models.registry import Instrument, Registry
+from ..publish.publishers import Publishers
 from .reference_runs import ReferenceRuns
 
 _REGISTRY = "registry:"

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import torch
 
-from .denoise import Denoiser
-from .training.noise_profile import NoiseProfile, detector_mismatch
+from ..denoise.denoiser import Denoiser
+from ..training.noise_profile import NoiseProfile, detector_mismatch
 
 _NOTHING = 0.5  # of the least noise that was learned from: here the slices stay as they are
 

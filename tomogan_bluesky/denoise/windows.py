@@ -11,7 +11,7 @@ from typing import Protocol
 
 import torch
 
-from .models.artifact import ModelCard
+from ..models.artifact import ModelCard
 
 
 def window_indices(i: int, n_slices: int, depth: int) -> list[int]:

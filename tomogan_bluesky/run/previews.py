@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from .config import LiveConfig
+from ..config import LiveConfig
 
 
 class PreviewSchedule:

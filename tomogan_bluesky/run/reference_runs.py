@@ -8,13 +8,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
-from .config import ScanConfig
-from .errors import MissingFramesError
-from .intake.archive import documents
-from .intake.documents import ScanDocuments
-from .intake.reference_files import find_reference_files, read_references
-from .intake.references import References
-from .intake.sinogram import FrameStore
+from ..config import ScanConfig
+from ..errors import MissingFramesError
+from ..intake.archive import documents
+from ..intake.documents import ScanDocuments
+from ..intake.reference_files import find_reference_files, read_references
+from ..intake.references import References
+from ..intake.sinogram import FrameStore
 
 # Mean frames are small; a beamline goes back to those of the last few samples.
 _KEPT = 8

@@ -14,16 +14,16 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from .config import Settings
-from .errors import ReconstructionError
-from .geometry import ScanGeometry
-from .intake.documents import Frame, ScanDocuments
-from .intake.frames import read_rows
-from .intake.references import References
-from .intake.sinogram import FrameStore, Scan
-from .pipeline import rows_within
-from .recon.incremental import IncrementalGridrec, state_bytes
-from .recon.preprocess import Fields, Preprocessing
+from ..config import Settings
+from ..errors import ReconstructionError
+from ..geometry import ScanGeometry
+from ..intake.documents import Frame, ScanDocuments
+from ..intake.frames import read_rows
+from ..intake.references import References
+from ..intake.sinogram import FrameStore, Scan
+from ..pipeline.slabs import rows_within
+from ..recon.incremental import IncrementalGridrec, state_bytes
+from ..recon.preprocess import Fields, Preprocessing
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""From reconstructed slices to denoised ones: arrays in, arrays out."""

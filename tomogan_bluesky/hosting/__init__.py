@@ -1,0 +1,1 @@
+"""Where runs are processed: on a thread, or in a process that can't harm the scan."""
