@@ -5,12 +5,14 @@
     python benchmarks/denoising.py --case noise2inverse tooth --minutes 5 --tooth tooth.h5
 
 Cases are the pinned sets: ``512`` and ``256`` (samples of the kinds that were trained on, from
-seeds that were not) and ``512-foreign`` and ``256-foreign`` (a sixth kind, rings, blur, drift).
-Scores are against the noise-free reconstruction, ``*_full`` against a second scan at full dose;
-those of the noisy slices stand in each row. Competitors have their strength chosen with knowledge
-of the truth; what is not installed is named and skipped. With --cache, BM3D's slices are kept
-between runs. Two more cases learn from the very scan: ``noise2inverse`` and ``tooth`` (see
-`single_scans`). The last lines say which of the project's goals are met.
+seeds that were not), ``512-foreign`` and ``256-foreign`` (a sixth kind, rings, blur, drift), and
+``512-volumes`` and ``256-volumes`` (neighbouring slices; "jumps" is the variance of what differs
+from one to the next against the truth: lower is better). Scores are against the noise-free
+reconstruction, ``*_full`` against a second scan at full dose; those of the noisy slices stand in
+each row. Competitors have their strength chosen with knowledge of the truth; what is not installed
+is named and skipped. With --cache, BM3D's slices are kept between runs. Two more cases learn from
+the very scan: ``noise2inverse`` and ``tooth`` (see `single_scans`). The last lines say which of the
+project's goals are met.
 """
 
 import argparse
@@ -54,7 +56,7 @@ def log(text: str) -> None:
 
 
 def denoised(
-    model: str, images: np.ndarray, recipe: PinnedSet, dose: float, device: str
+    model: str, images: np.ndarray, of: PinnedSlices, recipe: PinnedSet, dose: float, device: str
 ) -> tuple[str, np.ndarray, float, float]:
     """Name of a model, its slices, milliseconds a slice (the first one not counted), and the share
     of the result that is denoised."""
@@ -63,10 +65,8 @@ def denoised(
     denoiser = HarmlessDenoiser(network, share)
     slices = torch.from_numpy(images).to(network.device)
     denoiser(slices[:1])  # the first call compiles
-    # Slices that are no neighbours in one sample go through one by one.
-    parts = [slices] if recipe.adjacent else list(slices.split(1))
     start = time.perf_counter()
-    result = torch.cat([denoiser(part) for part in parts]).cpu().numpy()
+    result = torch.cat([denoiser(slices[part]) for part in of.samples()]).cpu().numpy()
     return network.card.name, result, 1000 * (time.perf_counter() - start) / len(images), share
 
 
@@ -99,7 +99,7 @@ def results_of(
             yield score(case, dose, name, image, slices, ms)
         for model in args.model:
             recipe = PINNED_SETS[case]
-            name, image, ms, share = denoised(model, images, recipe, dose, args.device)
+            name, image, ms, share = denoised(model, images, slices, recipe, dose, args.device)
             if keep:
                 pictures[name] = image
             yield score(case, dose, name, image, slices, ms, share)

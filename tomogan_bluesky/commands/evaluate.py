@@ -11,6 +11,7 @@ from .scan_options import add_catalog_options, add_scan_options, parse_query, sc
 if TYPE_CHECKING:
     from ..denoise.denoiser import Denoiser
     from ..training.goals import Verdict
+    from ..training.pinned import PinnedSlices
     from ..training.scoring import Result
 
 _EXAMPLES = """\
@@ -34,7 +35,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "evaluate",
         help="score a model on the pinned test sets or on archived scans",
         description="Score models: PSNR, SSIM, edge fidelity, F1 of the edges, and the frequency "
-        "up to which the Fourier ring correlation is at least 1/2.",
+        "up to which the Fourier ring correlation is at least 1/2; where slices are neighbours, "
+        "also the variance of what jumps between them against the truth.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -44,8 +46,9 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "--set",
         nargs="+",
         metavar="SET",
-        help="512, 256, 512-foreign, 256-foreign (default: all); foreign ones show a kind of "
-        "sample, rings, blur and drift that no model was trained on",
+        help="512, 256, 512-foreign, 256-foreign, 512-volumes, 256-volumes (default: all); foreign "
+        "ones show a kind of sample, rings, blur and drift that no model was trained on, volumes "
+        "slices that are neighbours",
     )
     pinned.add_argument("--doses", nargs="+", type=float, help="fractions of the full dose")
     pinned.add_argument("--slices", type=int, help="of each kind, the first ones (default: all)")
@@ -101,30 +104,25 @@ def _on_pinned_sets(
     from ..training.scoring import NOISY, score
 
     for case in args.set or PINNED_SETS:
-        adjacent = PINNED_SETS[case].adjacent if case in PINNED_SETS else False
         slices = pinned_slices(case, tuple(args.doses or DOSES), args.slices, args.cache)
         for dose, images in slices.noisy.items():
             yield score(case, dose, NOISY, images, slices)
             for name, model in zip(names, models, strict=True):
                 share = denoised_share(model, PINNED_SETS[case].relative_noise(dose))
-                denoised, ms = _denoised(HarmlessDenoiser(model, share), images, adjacent)
+                denoised, ms = _denoised(HarmlessDenoiser(model, share), images, slices)
                 yield score(case, dose, name, denoised, slices, ms, share)
 
 
-def _denoised(model: "Denoiser", images: Any, adjacent: bool) -> tuple[Any, float]:
-    """Denoised slices, and milliseconds a slice.
-
-    Slices that are no neighbours in one sample go through one by one.
-    """
+def _denoised(model: "Denoiser", images: Any, of: "PinnedSlices") -> tuple[Any, float]:
+    """Denoised slices, and milliseconds a slice."""
     import time
 
     import torch
 
     slices = torch.from_numpy(images)
     model(slices[:1])  # the first call compiles
-    parts = [slices] if adjacent else list(slices.split(1))
     start = time.perf_counter()
-    denoised = torch.cat([model(part) for part in parts])
+    denoised = torch.cat([model(slices[part]) for part in of.samples()])
     return denoised.cpu().numpy(), 1000 * (time.perf_counter() - start) / len(images)
 
 

@@ -1,32 +1,27 @@
 """The test sets by which models are judged: pinned by their recipe, never trained on.
 
-Enters: a recipe by name. Leave: slices at several doses with what they should have been. The sets
-``512`` and ``256`` show the five families of the training, ``512-foreign`` and ``256-foreign`` what
-no model has seen: a sixth family, rings, blur and a drifting beam. Nobody needs to keep the pixels:
-the recipe makes the same ones again on any machine, to the rounding of its arithmetic.
+Enters: a recipe by name. Leave: slices at several doses with what they should have been. Nobody
+needs to keep the pixels: the recipe makes the same ones again on any machine, to the rounding of
+its arithmetic.
 """
 
-import hashlib
-import json
 import logging
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
 
-from ..config import FilterName
 from ..errors import ConfigurationError
 from ..geometry import ScanGeometry
-from ..recon.beam import Beam, line_integrals
+from ..recon.beam import Beam
 from ..recon.flatfield import attenuation, transmission
 from ..recon.gridrec import Gridrec
-from ..recon.phantoms import HELD_OUT_FAMILY, TRAINING_FAMILIES, make_phantom
+from .pinned_recipes import PINNED_SETS, PinnedSet
+
+__all__ = ["DOSES", "PINNED_SETS", "PinnedScans", "PinnedSet", "PinnedSlices", "pinned_slices"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,61 +32,6 @@ DOSES = (16.0, 4.0, 1.0, 0.5, 0.25, 0.1, 0.05)
 _SAMPLES, _NOISE, _RINGS = 71, 72, 73
 _REFERENCE = 0.0  # stands for the second scan at full dose among the seeds of the noise
 _MINIMUM_TRANSMISSION = 1e-6
-
-
-class PinnedSet(BaseModel):
-    """A recipe: slices of some families, scanned at several doses."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    size: int
-    """Columns of the detector."""
-    n_angles: int
-    photons: float
-    """Photons a pixel and projection of the open beam at full dose."""
-    families: tuple[str, ...] = TRAINING_FAMILIES
-    slices_a_family: int = 3
-    largest: float = 2.0
-    """The largest line integral of each family."""
-    filter: FilterName = "ramlak"
-    n_references: int = 20
-    """Darks and flats of each scan, with the exposure of its projections."""
-    ring_gain: float = 0.0
-    """Standard deviation of what a pixel gains between the flats and the projections."""
-    blur_px: float = 0.0
-    """Standard deviation of the detector's blur, in pixels."""
-    drift: float = 0.0
-    """Share of its intensity that the beam loses from the first to the last projection."""
-    seed: int = 2026
-
-    @property
-    def adjacent(self) -> bool:
-        """Whether its slices are neighbours in one sample."""
-        return self.families == (HELD_OUT_FAMILY,)
-
-    def relative_noise(self, dose: float) -> float:
-        """See `harmless.relative_noise`."""
-        return self.size / math.sqrt(self.photons * dose * self.n_angles)
-
-    def digest(self) -> str:
-        """Hexadecimal sha256 of the recipe."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
-
-
-_FOREIGN: Mapping[str, Any] = {
-    "families": (HELD_OUT_FAMILY,),
-    "slices_a_family": 12,
-    "ring_gain": 0.001,
-    "blur_px": 0.6,
-    "drift": 0.02,
-}
-
-PINNED_SETS: Mapping[str, PinnedSet] = {
-    "512": PinnedSet(size=512, n_angles=804, photons=1.1e5),
-    "256": PinnedSet(size=256, n_angles=402, photons=5.5e4),
-    "512-foreign": PinnedSet(size=512, n_angles=804, photons=1.1e5, **_FOREIGN),
-    "256-foreign": PinnedSet(size=256, n_angles=402, photons=5.5e4, **_FOREIGN),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,15 +50,33 @@ class PinnedSlices:
         experiment can have.
     noisy : dict of float to array, shape (slice, y, x)
         By dose.
+    adjacent : bool
+        Whether the slices of a family are neighbours in one sample.
+    margin : int
+        Slices at both ends of each sample that are there as neighbours, and not scored.
     """
 
     families: tuple[str, ...]
     clean: np.ndarray
     full_dose: np.ndarray
     noisy: Mapping[float, np.ndarray]
+    adjacent: bool = False
+    margin: int = 0
 
     def __len__(self) -> int:
         return len(self.families)
+
+    def samples(self) -> list[slice]:
+        """What is to be denoised at once: the slices of a sample where they are neighbours, else
+        each by itself."""
+        if not self.adjacent:
+            return [slice(i, i + 1) for i in range(len(self))]
+        first = [i for i, f in enumerate(self.families) if i == 0 or f != self.families[i - 1]]
+        return [slice(*ends) for ends in zip(first, [*first[1:], len(self)], strict=True)]
+
+    def scored(self) -> list[slice]:
+        """The samples without their margins."""
+        return [slice(s.start + self.margin, s.stop - self.margin) for s in self.samples()]
 
 
 class PinnedScans:
@@ -141,9 +99,7 @@ class PinnedScans:
         for i, family in enumerate(recipe.families):
             rng = np.random.default_rng([recipe.seed, _SAMPLES, i])
             # All slices of a family are drawn, and the first ones kept: they are the same then.
-            phantom = make_phantom(family, 2 * recipe.size, rng, recipe.slices_a_family)
-            integrals, _ = line_integrals(phantom, self.geometry, recipe.largest)
-            self._integrals.append(integrals[:rows])
+            self._integrals.append(recipe.integrals(family, self.geometry, rng)[:rows])
 
     def clean(self) -> torch.Tensor:
         """Sinograms without noise, rings and drift, as blurred as all: (slice, angle, column)."""
@@ -232,7 +188,7 @@ def pinned_slices(
     doses : tuple of float
         As fractions of the full dose.
     slices_a_family : int, optional
-        Only the first of each family, for a quick look.
+        Only the first that are scored of each family, for a quick look.
     cache : path, optional
         Folder that keeps slices between programs.
 
@@ -248,11 +204,14 @@ def pinned_slices(
     if not doses or min(doses) <= 0:
         raise ConfigurationError(f"doses: expected positive fractions of the full one, got {doses}")
     recipe = PINNED_SETS[name]
-    rows = min(slices_a_family or recipe.slices_a_family, recipe.slices_a_family)
+    rows = recipe.slices_a_family
+    if slices_a_family is not None:
+        rows = min(slices_a_family + 2 * recipe.margin, rows)
     families = tuple(family for family in recipe.families for _ in range(rows))
     source = _Source(recipe, rows, cache)
     noisy = {dose: source.get(f"dose-{dose:g}", dose) for dose in doses}
-    return PinnedSlices(families, source.get("clean", None), source.get("full", 0.0), noisy)
+    clean, full = source.get("clean", None), source.get("full", 0.0)
+    return PinnedSlices(families, clean, full, noisy, recipe.adjacent, recipe.margin)
 
 
 class _Source:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from generators import export_untrained
+from generators import export_deep, export_untrained
 
 from tomogan_bluesky.cli import main
 from tomogan_bluesky.training import pinned
@@ -14,7 +14,9 @@ from tomogan_bluesky.training import pinned
 def small_sets(monkeypatch):
     recipe = pinned.PINNED_SETS["256"].model_copy(update={"size": 48, "n_angles": 60})
     foreign = pinned.PINNED_SETS["256-foreign"].model_copy(update={"size": 48, "n_angles": 60})
-    monkeypatch.setattr(pinned, "PINNED_SETS", {"256": recipe, "256-foreign": foreign})
+    small = {"256": recipe, "256-foreign": foreign}
+    volumes = pinned.PINNED_SETS["256-volumes"].model_copy(update={"size": 48, "n_angles": 60})
+    monkeypatch.setattr(pinned, "PINNED_SETS", small | {"256-volumes": volumes})
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +28,8 @@ def threads():
 
 def test_a_model_beside_the_noisy_slices(tmp_path, capsys):
     model = export_untrained(tmp_path / "a.ts")
-    assert main(["evaluate", str(model), "--slices", "1", "--doses", "0.25", "1", "--json"]) == 0
+    words = ["evaluate", str(model), "--slices", "1", "--doses", "0.25", "1", "--json"]
+    assert main([*words, "--set", "256", "256-foreign"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     rows = [line for line in lines if "psnr" in line]
     assert {(row["set"], row["dose"], row["method"]) for row in rows} == {
@@ -46,6 +49,17 @@ def test_a_model_beside_the_noisy_slices(tmp_path, capsys):
     assert gain["found"] == pytest.approx(0, abs=1e-3)
     assert gain["needed"] == 6.0
     assert not gain["met"]
+
+
+def test_models_of_several_slices_see_the_neighbours_of_a_volume(tmp_path, capsys):
+    one, three = export_untrained(tmp_path / "a.ts"), export_deep(tmp_path / "b.ts", depth=3)
+    words = ["evaluate", str(one), str(three), "--set", "256-volumes", "--slices", "2"]
+    assert main([*words, "--doses", "0.25", "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    noisy, flat, deep = rows
+    assert {row["slices"] for row in rows} == {10}
+    assert flat["jumps"] == pytest.approx(noisy["jumps"], rel=1e-3)
+    assert 0 < deep["jumps"] != pytest.approx(noisy["jumps"], rel=1e-3)
 
 
 def test_a_table_with_kinds_and_verdicts(tmp_path, capsys):

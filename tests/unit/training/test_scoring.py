@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tomogan_bluesky.training.continuity import jumps
 from tomogan_bluesky.training.goals import BM3D_SPECTRUM, verdict_table, verdicts
 from tomogan_bluesky.training.metrics import psnr, ssim
 from tomogan_bluesky.training.pinned import PinnedSlices
@@ -43,6 +44,26 @@ def test_each_row_shows_the_noisy_figures(slices):
     assert row.endswith("12")
     assert sum("foam" in line for line in table([noisy, result], True).splitlines()) == 2
     assert not any("foam" in line for line in table([noisy, result]).splitlines())
+
+
+def test_neighbours_are_scored_for_their_jumps_and_ends_are_left_out(slices):
+    twice = [np.concatenate([a, a]) for a in (slices.clean, slices.full_dose, slices.noisy[0.25])]
+    clean, full, noisy = twice
+    volumes = PinnedSlices(("a",) * 3 + ("b",) * 3, clean, full, {}, adjacent=True)
+    result = score("v", 0.25, "n", noisy, volumes)
+    expected = [jumps(noisy[:3], clean[:3]), jumps(noisy[3:], clean[3:])]
+    np.testing.assert_array_equal(result.scores["jumps"], np.repeat(expected, 3))
+    assert f"{expected[0]:.1e}" in table([result])
+    # An error that neighbours share is none here, and one at an end is not looked at.
+    spoilt = clean + np.float32(0.1)
+    spoilt[::3] = 1
+    middle = PinnedSlices(("a",) * 3 + ("b",) * 3, clean, full, {}, adjacent=True, margin=1)
+    assert score("v", 0.25, "n", spoilt, middle).mean("psnr") == pytest.approx(20, abs=0.1)
+    assert middle.scored() == [slice(1, 2), slice(4, 5)]
+    assert "jumps" not in score("v", 0.25, "n", noisy, middle).scores  # of one slice there are none
+    alone = score("256", 0.25, "n", slices.noisy[0.25], slices)
+    assert "jumps" not in alone.scores
+    assert "jumps" not in table([alone])
 
 
 def fixed(method, dose, value, families=("a", "b")):
