@@ -43,7 +43,7 @@ class AsyncBeamline:
         self.rotation = AsyncRotation(
             exposure.index_of, float(exposure.angles_deg[0]), name="rotation"
         )
-        self.camera = AsyncCamera(self, paths, name="camera")
+        self.camera = AsyncCamera(shots, self.expose, self.check, paths, name="camera")
         self.encoder = AsyncEncoder(paths, angle_dataset, name="encoder")
         self.shutter = soft_signal_rw(str, "closed", name="shutter")
         self.sample = soft_signal_rw(str, "out", name="sample")

@@ -8,7 +8,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from ophyd_async.core import (
@@ -28,10 +27,8 @@ from ophyd_async.core import (
 )
 
 from .async_rotation import Pulse
+from .exposure import Shots
 from .growing_file import GrowingFile
-
-if TYPE_CHECKING:
-    from .async_beamline import AsyncBeamline
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +46,12 @@ class AsyncCamera(StandardDetector):
 
     Parameters
     ----------
-    beamline : AsyncBeamline
-        What it looks at.
+    shots : Shots
+        The frames that it may see.
+    expose : callable
+        Awaited: the one that it sees at a pulse or now, exposed for a time in seconds.
+    check : callable
+        Awaited before it is armed; raises if it can't expose.
     paths : PathProvider
         Names its files.
     name : str
@@ -61,18 +62,25 @@ class AsyncCamera(StandardDetector):
         In seconds.
     """
 
-    def __init__(self, beamline: "AsyncBeamline", paths: PathProvider, name: str = "") -> None:
-        self.exposure_time = soft_signal_rw(float, beamline.shots.full_exposure_s, units="s")
+    def __init__(
+        self,
+        shots: Shots,
+        expose: Callable[[float, Pulse | None], Awaitable[np.ndarray]],
+        check: Callable[[], Awaitable[None]],
+        paths: PathProvider,
+        name: str = "",
+    ) -> None:
+        self.exposure_time = soft_signal_rw(float, shots.full_exposure_s, units="s")
 
         async def take(pulse: Pulse | None) -> Taken:
-            return await beamline.expose(await self.exposure_time.get_value(), pulse)
+            return await expose(await self.exposure_time.get_value(), pulse)
 
         recorder = Recorder(take)
         self.on_pulse = recorder.on_pulse
         self.add_detector_logics(
             _CameraTriggers(recorder, self.exposure_time),
-            _Acquiring(recorder, beamline.shots.new_scan, beamline.check),
-            _Writing(recorder, paths, FRAMES, beamline.shots.exposure.frame_shape, "<u2"),
+            _Acquiring(recorder, shots.new_scan, check),
+            _Writing(recorder, paths, FRAMES, shots.exposure.frame_shape, "<u2"),
         )
         super().__init__(name=name)
 

@@ -64,7 +64,7 @@ class SimBeamline:
         self.shutter = Signal(name="shutter", value="closed")
         self.sample = Signal(name="sample", value="out")
         self.rotation = SimRotation(name="rotation", value=float(angles_deg[0]))
-        self.camera = SimCamera(self, name="camera")
+        self.camera = SimCamera(self.shots, self.expose, name="camera")
 
     def expose(
         self, exposure_s: float, part: int = 0, angle_deg: float | None = None

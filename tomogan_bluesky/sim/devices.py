@@ -5,15 +5,15 @@ simple beamlines record them.
 """
 
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from ophyd import Component, Device, Signal
 from ophyd.sim import SynAxis
 from ophyd.status import Status
 
-if TYPE_CHECKING:
-    from .beamline import SimBeamline
+from .exposure import Shots
 
 
 class SimRotation(SynAxis):
@@ -31,8 +31,10 @@ class SimCamera(Device):
 
     Parameters
     ----------
-    beamline : SimBeamline
-        What it looks at.
+    shots : Shots
+        The frames that it may see.
+    expose : callable
+        Returns the one that it sees now, exposed for a time in seconds.
     name : str
         Also the data key of the frames.
 
@@ -44,19 +46,21 @@ class SimCamera(Device):
 
     exposure_time = Component(Signal, value=0.0, kind="config")
 
-    def __init__(self, beamline: "SimBeamline", name: str = "camera") -> None:
+    def __init__(
+        self, shots: Shots, expose: Callable[[float], np.ndarray], name: str = "camera"
+    ) -> None:
         super().__init__(name=name)
-        self._beamline = beamline
-        self.exposure_time.put(beamline.shots.full_exposure_s)
+        self._shots, self._expose = shots, expose
+        self.exposure_time.put(shots.full_exposure_s)
         self._frame: np.ndarray | None = None
         self._time = 0.0
 
     def stage(self) -> list[object]:
-        self._beamline.shots.new_scan()
+        self._shots.new_scan()
         return list(super().stage())
 
     def trigger(self) -> Status:
-        self._frame = self._beamline.expose(self.exposure_time.get())
+        self._frame = self._expose(self.exposure_time.get())
         self._time = time.time()
         status = Status(self)
         status.set_finished()
@@ -66,7 +70,7 @@ class SimCamera(Device):
         key = {
             "source": f"SIM:{self.name}",
             "dtype": "array",
-            "shape": list(self._beamline.shots.exposure.frame_shape),
+            "shape": list(self._shots.exposure.frame_shape),
             "dtype_numpy": "<u2",
         }
         return {**super().describe(), self.name: key}
