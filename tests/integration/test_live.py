@@ -7,6 +7,7 @@ import event_model
 import numpy as np
 import pytest
 import torch
+from generators import export_deep, export_untrained
 from scans import ANGLES, COLUMNS, disc_frames, scan_documents
 
 from tomogan_bluesky import (
@@ -17,6 +18,7 @@ from tomogan_bluesky import (
     TomoGANCallback,
     replay,
 )
+from tomogan_bluesky.denoise.denoiser import TorchScriptDenoiser
 from tomogan_bluesky.geometry import ScanGeometry
 from tomogan_bluesky.recon.gridrec import Gridrec
 
@@ -29,8 +31,9 @@ PROMISED = {"num_points": ANGLES}
 def run_through(docs, *, pause_s=0.0, **options):
     derived = []
     options = {"reconstruction": GIVEN, "live": QUIET, **options}
+    options = {"model": None, **options}
     with TomoGANCallback(
-        lambda *item: derived.append(item), None, **options, worker="thread"
+        lambda *item: derived.append(item), **options, worker="thread"
     ) as callback:
         for name, doc in docs:
             callback(name, doc)
@@ -236,6 +239,20 @@ def test_previews_show_what_has_arrived():
     conclusions = derived[-1][1]["tomogan_conclusions"]
     assert conclusions["theta_range_deg"] == pytest.approx([0, 180])
     assert "tomogan_conclusions" not in silent[-1][1]
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_previews_are_denoised_as_slices_without_neighbours(tmp_path, deep):
+    model = (export_deep if deep else export_untrained)(tmp_path / "model.ts")
+    live = LiveConfig(preview_every=10, preview_every_s=None, preview_rows=(0, 2))
+    docs = scan_documents(md=PROMISED, frames=disc_frames())
+    derived, report = run_through(docs, live=live, pause_s=0.02, model=str(model))
+    assert report.n_previews >= 1
+    denoiser = TorchScriptDenoiser(model)
+    for event in stream(derived, "preview"):
+        slices = torch.from_numpy(np.array(event["data"]["reconstruction"]))
+        wanted = np.concatenate([denoiser(one[None]).numpy() for one in slices])
+        np.testing.assert_allclose(event["data"]["denoised"], wanted, rtol=1e-5, atol=1e-8)
 
 
 def test_a_centre_that_was_found_before_serves_previews_alone():

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..config import plan_settings
 from ..denoise.denoiser import Denoiser
@@ -122,8 +123,8 @@ class RunProcessor:
                 slices, centre = self._live.preview()
                 arrays = {"reconstruction": slices.cpu().numpy()}
                 denoiser = derivation.denoiser
-                if denoiser is not None and denoiser.card.depth == 1:
-                    arrays["denoised"] = denoiser(slices).cpu().numpy()
+                if denoiser is not None:  # each as the only slice: they are not neighbours
+                    arrays["denoised"] = torch.cat([*map(denoiser, slices.split(1))]).cpu().numpy()
                 assert derivation.run is not None
                 numbers = {"n_projections": n_arrived, "rotation_centre": centre}
                 derivation.run.preview(arrays, numbers)
