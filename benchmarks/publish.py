@@ -35,9 +35,10 @@ import numpy as np
 from bluesky_tiled_plugins.streaming import subscribe_to_streams
 
 from tomogan_bluesky.config import PublishingConfig
-from tomogan_bluesky.publish.catalog import TiledPublisher
-from tomogan_bluesky.publish.documents import DerivedRun, derivation_of
+from tomogan_bluesky.publish.documents import DerivedRun
+from tomogan_bluesky.publish.identity import derivation_of
 from tomogan_bluesky.publish.server import CatalogServer, serve_catalog
+from tomogan_bluesky.publish.tiled_publisher import TiledPublisher
 
 _SERVE = """
 import sys

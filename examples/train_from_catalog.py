@@ -15,8 +15,8 @@ from bluesky import RunEngine
 
 from tomogan_bluesky import PublishingConfig, TomoGANCallback
 from tomogan_bluesky.cli import main as run_command
-from tomogan_bluesky.publish.catalog import TiledPublisher
 from tomogan_bluesky.publish.server import serve_catalog
+from tomogan_bluesky.publish.tiled_publisher import TiledPublisher
 from tomogan_bluesky.recon.beam import Beam
 from tomogan_bluesky.recon.phantoms import make_phantom
 from tomogan_bluesky.sim.beamline import SimBeamline

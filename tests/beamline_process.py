@@ -73,7 +73,8 @@ def tomography(n_angles, hold):
 
 def publishers(args):
     if args.tiled:
-        from tomogan_bluesky.publish.catalog import TiledPublisher, connect
+        from tomogan_bluesky.publish.connection import connect
+        from tomogan_bluesky.publish.tiled_publisher import TiledPublisher
 
         yield TiledPublisher(connect(args.tiled))
     if args.zmq:

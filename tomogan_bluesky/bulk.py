@@ -20,9 +20,10 @@ from tiled.queries import Comparison, Eq, KeyPresent
 from .callback import TomoGANCallback
 from .config import Settings, plan_settings
 from .errors import ConfigurationError, ModelError
-from .publish.catalog import attempts, connect
-from .publish.documents import ORIGINAL_RUN
+from .publish.catalog import attempts
+from .publish.connection import connect
 from .publish.explain import explain_request
+from .publish.identity import ORIGINAL_RUN
 from .publish.publishers import Publishers
 from .publish.server import serve_catalog
 from .replaying import replay

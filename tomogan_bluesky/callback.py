@@ -26,8 +26,9 @@ from .config import (
 )
 from .errors import ConfigurationError
 from .intake.routing import STRUCTURAL, Routing
-from .publish.documents import is_derived
-from .publish.publishers import Publishers, Target, as_targets
+from .publish.identity import is_derived
+from .publish.publishers import Publishers
+from .publish.targets import Target, as_targets
 from .report import RunReport
 
 if TYPE_CHECKING:  # it imports torch

@@ -10,13 +10,8 @@ import pytest
 
 from tomogan_bluesky.config import PER_PIXEL, PublishingConfig, Scale
 from tomogan_bluesky.errors import ConfigurationError, PublishError
-from tomogan_bluesky.publish.documents import (
-    DerivedRun,
-    derivation_of,
-    derived_uid,
-    is_derived,
-    volume_path,
-)
+from tomogan_bluesky.publish.documents import DerivedRun
+from tomogan_bluesky.publish.identity import derivation_of, derived_uid, is_derived, volume_path
 
 SHAPE = (5, 4, 6)
 RAW = {"uid": "raw", "time": 1.0, "scan_id": 7, "sample": {"name": "tooth"}, "owner": None}

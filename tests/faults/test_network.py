@@ -14,11 +14,11 @@ from tiled.client import from_uri
 
 from tomogan_bluesky import PublishingConfig, ReconstructionConfig, TomoGANCallback
 from tomogan_bluesky.cli import main
-from tomogan_bluesky.publish import catalog as catalog_module
-from tomogan_bluesky.publish import courier
-from tomogan_bluesky.publish.catalog import TiledPublisher, attempts
+from tomogan_bluesky.publish import connection, courier
+from tomogan_bluesky.publish.catalog import attempts
 from tomogan_bluesky.publish.courier import bring
 from tomogan_bluesky.publish.spool import Spool
+from tomogan_bluesky.publish.tiled_publisher import TiledPublisher
 
 # Everything that makes a server one that is away for now.
 AWAY = ["refuse", "freeze", "garbage", 401, 403, 429, 500, 503]
@@ -28,7 +28,7 @@ AWAY = ["refuse", "freeze", "garbage", 401, 403, 429, 500, 503]
 def impatient(monkeypatch):
     """Give up at the first failure, instead of after 45 s; look again soon."""
     monkeypatch.setattr(courier, "LOOK_EVERY", 0.1)
-    monkeypatch.setattr(catalog_module, "_ANSWER_WITHIN", 3.0)
+    monkeypatch.setattr(connection, "_ANSWER_WITHIN", 3.0)
     with stamina.set_testing(True, attempts=1):
         yield
 

@@ -23,7 +23,8 @@ from tomogan_bluesky import (
     TomoGANCallback,
     WorkerConfig,
 )
-from tomogan_bluesky.publish.catalog import TiledPublisher, attempts
+from tomogan_bluesky.publish.catalog import attempts
+from tomogan_bluesky.publish.tiled_publisher import TiledPublisher
 
 RECONSTRUCTION = ReconstructionConfig(slab_rows=1)
 

@@ -9,7 +9,7 @@ from scans import scan_documents
 from tiled.client import from_uri
 
 from tomogan_bluesky import TomoGANCallback, replay
-from tomogan_bluesky.publish.catalog import TiledPublisher
+from tomogan_bluesky.publish.tiled_publisher import TiledPublisher
 
 # Two beamlines' people, one of whom ("instrument") publishes for both. Nobody sees without a tag.
 _SERVE = """

@@ -12,7 +12,7 @@ from tomogan_bluesky.bulk import Order, find_runs, replay_on
 from tomogan_bluesky.cli import main
 from tomogan_bluesky.config import ReconstructionConfig, Settings
 from tomogan_bluesky.errors import ConfigurationError
-from tomogan_bluesky.publish.catalog import TiledPublisher
+from tomogan_bluesky.publish.tiled_publisher import TiledPublisher
 
 N = 4
 

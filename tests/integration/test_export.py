@@ -10,8 +10,9 @@ import tifffile
 
 from tomogan_bluesky.cli import main
 from tomogan_bluesky.config import PublishingConfig
-from tomogan_bluesky.publish.catalog import TiledPublisher
-from tomogan_bluesky.publish.documents import DerivedRun, derivation_of
+from tomogan_bluesky.publish.documents import DerivedRun
+from tomogan_bluesky.publish.identity import derivation_of
+from tomogan_bluesky.publish.tiled_publisher import TiledPublisher
 
 SHAPE = (3, 6, 8)
 

@@ -7,7 +7,7 @@ from scans import slice_events
 
 from tomogan_bluesky import LiveConfig, ReconstructionConfig, ScanConfig, TomoGANCallback, replay
 from tomogan_bluesky.intake.archive import documents
-from tomogan_bluesky.publish.catalog import TiledPublisher
+from tomogan_bluesky.publish.tiled_publisher import TiledPublisher
 
 RECONSTRUCTION = ReconstructionConfig(rotation_centre=flavours.CENTRE)
 ENCODER = {"angle_key": "Angle", "angle_units": "deg"}  # a PandA's dataset names no units

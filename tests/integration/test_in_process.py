@@ -19,7 +19,8 @@ from tomogan_bluesky import (
     replay,
 )
 from tomogan_bluesky.errors import ConfigurationError
-from tomogan_bluesky.publish.catalog import TiledPublisher, attempts
+from tomogan_bluesky.publish.catalog import attempts
+from tomogan_bluesky.publish.tiled_publisher import TiledPublisher
 
 RECONSTRUCTION = ReconstructionConfig(slab_rows=2)
 QUIET = LiveConfig(preview_every_s=None)  # whether there are previews depends on the time

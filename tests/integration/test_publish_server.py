@@ -18,8 +18,8 @@ from tiled.client import from_uri
 
 from tomogan_bluesky.cli import main
 from tomogan_bluesky.errors import ConfigurationError, PublishError
-from tomogan_bluesky.publish.catalog import TiledPublisher
 from tomogan_bluesky.publish.server import array_address, serve_catalog
+from tomogan_bluesky.publish.tiled_publisher import TiledPublisher
 
 
 def publish_raw(client):

@@ -14,17 +14,12 @@ from tiled.client.context import Context
 
 from tomogan_bluesky.config import PublishingConfig
 from tomogan_bluesky.errors import PublishError
-from tomogan_bluesky.publish.catalog import (
-    Attempt,
-    TiledPublisher,
-    attempts,
-    connect,
-    derived_runs,
-    find_run,
-    next_scan_id,
-    remove_derived_run,
-)
-from tomogan_bluesky.publish.documents import DerivedRun, derivation_of
+from tomogan_bluesky.publish.catalog import Attempt, attempts, derived_runs, find_run, next_scan_id
+from tomogan_bluesky.publish.connection import connect
+from tomogan_bluesky.publish.documents import DerivedRun
+from tomogan_bluesky.publish.identity import derivation_of
+from tomogan_bluesky.publish.removal import remove_derived_run
+from tomogan_bluesky.publish.tiled_publisher import TiledPublisher
 
 SHAPE = (5, 24, 20)
 QUANTITIES = ("reconstruction", "denoised")

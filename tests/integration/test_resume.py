@@ -13,15 +13,16 @@ from scans import scan_documents
 
 from tomogan_bluesky import PublishingConfig, TomoGANCallback
 from tomogan_bluesky.cli import main
-from tomogan_bluesky.publish.catalog import TiledPublisher, derived_runs
-from tomogan_bluesky.publish.documents import derived_uid, volume_path
+from tomogan_bluesky.publish.catalog import derived_runs
+from tomogan_bluesky.publish.identity import derived_uid, volume_path
 from tomogan_bluesky.publish.server import serve_catalog
+from tomogan_bluesky.publish.tiled_publisher import TiledPublisher
 
 # A replay that kills itself when so many documents of a kind have been handed to the catalog.
 _KILLED = """
 import os, signal, sys
 from tomogan_bluesky.cli import main
-from tomogan_bluesky.publish.catalog import TiledPublisher
+from tomogan_bluesky.publish.tiled_publisher import TiledPublisher
 
 folder, kind, number, when = sys.argv[1:]
 publish, seen = TiledPublisher.__call__, []

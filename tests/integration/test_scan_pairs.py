@@ -16,7 +16,7 @@ from tomogan_bluesky.cli import main
 from tomogan_bluesky.commands import train
 from tomogan_bluesky.errors import ConfigurationError, NoScansError
 from tomogan_bluesky.models.artifact import load_model
-from tomogan_bluesky.publish.catalog import TiledPublisher
+from tomogan_bluesky.publish.tiled_publisher import TiledPublisher
 from tomogan_bluesky.recon.beam import Beam
 from tomogan_bluesky.recon.phantoms import make_phantom
 from tomogan_bluesky.sim.beamline import SimBeamline

@@ -33,6 +33,7 @@ LAYERS = {
     "models.artifact": 2,
     "models.registry": 2,
     "publish.documents": 2,
+    "publish.identity": 2,
     "publish.volume_documents": 2,
     "publish.preview_documents": 2,
     "publish.volume_file": 2,

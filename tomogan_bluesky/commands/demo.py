@@ -45,8 +45,8 @@ def run(args: argparse.Namespace) -> int:
 
     from ..callback import TomoGANCallback
     from ..config import DEFAULT_MODEL, PublishingConfig, ReconstructionConfig, WorkerConfig
-    from ..publish.catalog import TiledPublisher
     from ..publish.server import array_address, serve_catalog
+    from ..publish.tiled_publisher import TiledPublisher
     from ..recon.beam import Beam
     from ..recon.gridrec import Gridrec
     from ..recon.phantoms import HELD_OUT_FAMILY, make_phantom

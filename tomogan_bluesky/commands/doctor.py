@@ -41,7 +41,8 @@ def run(args: argparse.Namespace) -> int:
     from ..errors import ConfigurationError
     from ..intake.archive import documents
     from ..intake.diagnosis import diagnose
-    from ..publish.catalog import connect, find_run
+    from ..publish.catalog import find_run
+    from ..publish.connection import connect
     from ..run.reference_runs import ReferenceRuns
 
     profile = load_profile(args.profile) if args.profile else Profile(version=1)

@@ -97,7 +97,7 @@ def _derived(client: Any, run: Any) -> Any:
     """The run itself if it is derived, else the newest successful one that comes from it."""
     from ..errors import PublishError
     from ..publish.catalog import derived_runs
-    from ..publish.documents import is_derived
+    from ..publish.identity import is_derived
 
     start = run.metadata["start"]
     if is_derived(start):

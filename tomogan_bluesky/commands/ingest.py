@@ -44,8 +44,9 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     from ..intake.files import read_scan
-    from ..publish.catalog import TiledPublisher, next_scan_id
+    from ..publish.catalog import next_scan_id
     from ..publish.server import serve_catalog
+    from ..publish.tiled_publisher import TiledPublisher
 
     scan = read_scan(args.path)
     with serve_catalog(args.catalog, readable=scan.folders) as server:

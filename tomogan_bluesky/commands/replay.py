@@ -186,7 +186,8 @@ def _tell(reports: list[Any], args: argparse.Namespace) -> int:
 
 
 def _remove(client: Any, run: Any, as_json: bool) -> int:
-    from ..publish.catalog import derived_runs, remove_derived_run
+    from ..publish.catalog import derived_runs
+    from ..publish.removal import remove_derived_run
 
     uids = derived_runs(client, run.metadata["start"])
     for uid in uids:

@@ -78,7 +78,7 @@ def _value(text: str) -> str | int | float | bool:
 def scan_reader(args: argparse.Namespace, device: str) -> "Iterator[ScanReader]":
     """A reader of the catalog that the arguments name, as long as it is open."""
     from ..config import Profile, load_profile
-    from ..publish.catalog import connect
+    from ..publish.connection import connect
     from ..publish.server import serve_catalog
     from ..training.catalogs import ScanReader
 

@@ -82,7 +82,7 @@ def _told(about: dict[str, Any], as_json: bool) -> str:
 def _flush(runs: list[Any], args: argparse.Namespace) -> Iterator[tuple[Any, str, str]]:
     """Each run with what became of it, and why it is left where it is."""
     from ..errors import PublishError
-    from ..publish.catalog import connect
+    from ..publish.connection import connect
     from ..publish.courier import bring
     from ..publish.server import serve_catalog
 

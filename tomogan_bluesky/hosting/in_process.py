@@ -19,9 +19,11 @@ from ..config import PublishingConfig, Settings, WorkerConfig
 from ..errors import ConfigurationError
 from ..intake.archive import CatalogFrames, documents
 from ..intake.frames import StoredFrame
+from ..publish.broadcast import Broadcast
 from ..publish.catalog import Attempt
-from ..publish.documents import ORIGINAL_RUN
-from ..publish.publishers import Broadcast, Publishers, Target
+from ..publish.identity import ORIGINAL_RUN
+from ..publish.publishers import Publishers
+from ..publish.targets import Target
 from ..report import RunReport
 from ..worker.process import ProcessWorker
 from ..worker.wire import Other

@@ -12,8 +12,8 @@ from typing import Any
 from tiled.client.base import BaseClient
 
 from ..errors import PublishError
-from .documents import ORIGINAL_RUN
 from .explain import explain_request
+from .identity import ORIGINAL_RUN
 
 TAGS = "tiled_access_tags"
 """Start key from which Tiled takes the access tags of a run's node."""

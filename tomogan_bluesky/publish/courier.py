@@ -14,10 +14,13 @@ from tiled.client.base import BaseClient
 
 from ..errors import PublishError, ServerAwayError
 from ..intake.uris import path_of
-from .catalog import TiledPublisher, final_version, knock, remove_node
+from .catalog import final_version
+from .connection import knock
 from .explain import explain_request
 from .leftovers import remove_unsuccessful
+from .removal import remove_node
 from .spool import Spool, SpooledRun
+from .tiled_publisher import TiledPublisher
 from .volume_file import owner_of
 
 logger = logging.getLogger(__name__)

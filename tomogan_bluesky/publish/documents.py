@@ -11,7 +11,6 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
-from uuid import UUID, uuid5
 
 import event_model
 import numpy as np
@@ -19,6 +18,7 @@ import numpy as np
 from ..config import PER_PIXEL, PublishingConfig, Scale
 from ..errors import PublishError
 from ..intake.uris import file_uri
+from .identity import ORIGINAL_RUN, SPEC, derived_uid, volume_path
 from .preview_documents import PreviewDocuments
 from .volume_documents import VolumeDocuments
 from .volume_file import OWNER, VolumeFile, share_with
@@ -26,19 +26,11 @@ from .volume_file import OWNER, VolumeFile, share_with
 Emit = Callable[[str, Mapping[str, Any]], Any]
 ExitStatus = Literal["success", "abort", "fail"]
 
-ORIGINAL_RUN = "original_run_uid"
-"""Start key of a derived run that holds the uid of the run it comes from; bluesky's own."""
-
 FRAMES = "tomogan_frames"
 """Stop key of a derived run that holds the account of the projections."""
 
 CONCLUSIONS = "tomogan_conclusions"
 """Stop key of a derived run that holds what its start document would, had it been known then."""
-
-SPEC = {"name": "TomoGANVolume", "version": "1.0"}
-
-# Made up once, so that the same inputs give the same identifiers on every machine.
-_NAMESPACE = UUID("fa14d95a-6584-5d9a-a4e8-d1413e4f600a")
 
 # What people look for, and whom the data belong to.
 _INHERITED = (
@@ -52,26 +44,6 @@ _INHERITED = (
     "pixel_size_um",
     "tiled_access_tags",
 )
-
-
-def is_derived(start_doc: Mapping[str, Any]) -> bool:
-    """Whether a run was made from another run, by us or by any other analysis."""
-    return ORIGINAL_RUN in start_doc
-
-
-def derivation_of(raw_uid: str, config_digest: str, model_sha256: str) -> str:
-    """Identifier of "this run with these settings and this model"; the same in any process."""
-    return str(uuid5(_NAMESPACE, json.dumps([raw_uid, config_digest, model_sha256])))
-
-
-def derived_uid(derivation: str, attempt: int) -> str:
-    """Uid of the run of one attempt at a derivation."""
-    return str(uuid5(UUID(derivation), str(attempt)))
-
-
-def volume_path(directory: Path, uid: str) -> Path:
-    """The file that holds the slices of a derived run."""
-    return Path(directory).absolute() / f"{uid}.h5"
 
 
 class DerivedRun:

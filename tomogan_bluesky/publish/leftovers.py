@@ -13,8 +13,9 @@ from typing import Any
 
 from tiled.client.base import BaseClient
 
-from .catalog import remove_derived_run, unsuccessful
-from .documents import derived_uid, volume_path
+from .catalog import unsuccessful
+from .identity import derived_uid, volume_path
+from .removal import remove_derived_run
 from .volume_file import owner_of
 
 logger = logging.getLogger(__name__)

@@ -11,9 +11,10 @@ from typing import Any
 from tiled.client.base import BaseClient
 
 from ..errors import PublishError, ServerAwayError
-from .catalog import TiledPublisher, final_version, may_hold_rows_twice
+from .catalog import final_version, may_hold_rows_twice
 from .courier import Courier, send_again
 from .spool import Spool, SpooledRun
+from .tiled_publisher import TiledPublisher
 
 logger = logging.getLogger(__name__)
 

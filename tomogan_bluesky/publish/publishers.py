@@ -7,64 +7,29 @@ keep the others from theirs.
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, TypeGuard, runtime_checkable
+from typing import Any
 
 from tiled.client.base import BaseClient
 
 from ..config import PublishingConfig
-from ..errors import ConfigurationError, InUseError, PublishError, ServerAwayError
-from .catalog import Attempt, address_of, attempts, connect, knock
+from ..errors import InUseError, PublishError, ServerAwayError
+from .broadcast import Broadcast
+from .catalog import Attempt, attempts
 from .claims import Claim
+from .clients import Clients
+from .connection import knock
 from .courier import Courier, bring
-from .documents import derived_uid, volume_path
 from .explain import explain_request
+from .identity import derived_uid, volume_path
 from .leftovers import remove_files, remove_unsuccessful
 from .outbox import Outbox
 from .spool import Spool, SpooledRun, default_folder
+from .targets import Elsewhere, Publish, Target, as_targets, is_callable, name_of
 
 logger = logging.getLogger(__name__)
-
-Publish = Callable[[str, Mapping[str, Any]], Any]
-Target: TypeAlias = BaseClient | str | Publish
-
-
-@runtime_checkable
-class Elsewhere(Protocol):
-    """A target that is not reached from here; somebody else knows it, and its runs."""
-
-    def __call__(self, name: str, doc: Mapping[str, Any], /) -> Any: ...
-
-    def sink(self) -> Publish:
-        """A callable for the documents of one run; it may have `waiting`, as an `Outbox` has."""
-
-    def attempts(self, derivation: str) -> list[Attempt]:
-        """The attempts that are known there."""
-
-    def find_run(self, uid: str) -> Any:
-        """An archived run that is there, or None."""
-
-
-def as_targets(targets: Target | Iterable[Target]) -> list[Target]:
-    """One target or several as a list.
-
-    Raises
-    ------
-    ConfigurationError
-        A target that is neither a Tiled client, nor a string, nor callable.
-    """
-    single = isinstance(targets, BaseClient | str) or not isinstance(targets, Iterable)
-    targets = [targets] if single or callable(targets) else list(targets)
-    for target in targets:
-        if not (isinstance(target, BaseClient | str) or callable(target)):
-            raise ConfigurationError(
-                "publish: expected a Tiled client, an address, a profile name or a callable "
-                f"that takes (name, doc), got {type(target).__name__}"
-            )
-    return targets
 
 
 class Publishers:
@@ -89,12 +54,12 @@ class Publishers:
         self, targets: Target | Iterable[Target], config: PublishingConfig | None = None
     ) -> None:
         self._targets = as_targets(targets)
-        self._clients: dict[str, BaseClient] = {}
+        self._clients = Clients(self._targets)
         spool = Spool(default_folder(), 0.0)
         if config is not None:
             spool = Spool(config.spool or default_folder(), config.spool_gib)
         self._spool = spool if config is not None and config.spool_gib > 0 else None
-        self._courier = Courier(spool, self._fresh_client)
+        self._courier = Courier(spool, self._clients.fresh)
         self._claims: dict[str, tuple[Claim, Path | None]] = {}  # by derivation
 
     def next_attempt(self, derivation: str, directory: Path | None) -> tuple[int, str | None]:
@@ -141,21 +106,21 @@ class Publishers:
         for target in self._targets:
             if isinstance(target, Elsewhere):
                 known += target.attempts(derivation)
-            elif not _is_callable(target):
+            elif not is_callable(target):
                 known += self._attempts(target, derivation)
         return known
 
     def _attempts(self, target: BaseClient | str, derivation: str) -> list[Attempt]:
-        name = _name_of(target)
+        name = name_of(target)
         if self._spool is None:
-            with self._forgotten_on_error(target):
-                return attempts(self._connect(target), derivation)
+            with self._clients.forgotten_on_error(target):
+                return attempts(self._clients.of(target), derivation)
         waiting = self._waiting(name)
         own = [run for run in waiting if run.derivation == derivation]
         if not self._courier.is_away(name):
             try:
-                with self._forgotten_on_error(target):
-                    client = self._connect(target)
+                with self._clients.forgotten_on_error(target):
+                    client = self._clients.of(target)
                     knock(client)
                     for run in own:
                         bring(client, run)
@@ -187,17 +152,17 @@ class Publishers:
                 run = target.find_run(uid)
                 if run is not None:
                     return run
-            elif not _is_callable(target):
+            elif not is_callable(target):
                 with (
-                    self._forgotten_on_error(target),
+                    self._clients.forgotten_on_error(target),
                     explain_request("Tiled to say if it has a run"),
                 ):
-                    client = self._connect(target)
+                    client = self._clients.of(target)
                     if uid in client:
                         return client[uid]
         return None
 
-    def broadcast(self) -> "Broadcast":
+    def broadcast(self) -> Broadcast:
         """A fresh `Broadcast` for one derived run."""
         return Broadcast([self._sink(target) for target in self._targets], self._ended)
 
@@ -209,34 +174,20 @@ class Publishers:
         self._courier.close()
         for derivation in list(self._claims):
             self._release(derivation)
-        for name in list(self._clients):
-            self._forget(name)
+        self._clients.close()
 
     def _sink(self, target: Target) -> Publish:
         if isinstance(target, Elsewhere):
             return target.sink()
-        if _is_callable(target):
+        if is_callable(target):
             return target
         return Outbox(
-            _name_of(target),
-            partial(self._connect, target),
-            partial(self._forget, target),
+            name_of(target),
+            partial(self._clients.of, target),
+            partial(self._clients.forget, target),
             self._spool,
             self._courier,
         )
-
-    @contextmanager
-    def _fresh_client(self, name: str) -> Iterator[BaseClient]:
-        """A client for the courier's thread, which shares none that is made here."""
-        for target in self._targets:
-            if isinstance(target, BaseClient) and address_of(target) == name:
-                yield target
-                return
-        client = connect(name)
-        try:
-            yield client
-        finally:
-            client.context.close()
 
     # One attempt at a time, and one final version ---------------------------------------------
 
@@ -244,7 +195,7 @@ class Publishers:
         """Whether nobody else is at this derivation; it is ours then, until `_release`."""
         if derivation in self._claims:
             return True
-        names = sorted(_name_of(t) for t in self._targets if not _is_callable(t))
+        names = sorted(name_of(t) for t in self._targets if not is_callable(t))
         if directory is not None:
             path = directory / f".{derivation}.claim"
         elif names:
@@ -284,101 +235,9 @@ class Publishers:
 
     def _remove_unsuccessful(self, derivation: str, attempt: int, directory: Path | None) -> None:
         for target in self._targets:
-            if not _is_callable(target) and not self._courier.is_away(_name_of(target)):
-                with self._forgotten_on_error(target):
-                    remove_unsuccessful(self._connect(target), derivation, directory)
+            if not is_callable(target) and not self._courier.is_away(name_of(target)):
+                with self._clients.forgotten_on_error(target):
+                    remove_unsuccessful(self._clients.of(target), derivation, directory)
         if directory is not None:
             known = {a.uid for a in self.attempts(derivation)}
             remove_files(derivation, attempt - 1, directory, known)
-
-    # Clients -----------------------------------------------------------------------------------
-
-    def _connect(self, target: BaseClient | str) -> BaseClient:
-        if not isinstance(target, str):
-            return target
-        if target not in self._clients:
-            self._clients[target] = connect(target)
-        return self._clients[target]
-
-    @contextmanager
-    def _forgotten_on_error(self, target: Target) -> Iterator[None]:
-        try:
-            yield
-        except PublishError:
-            self._forget(target)
-            raise
-
-    def _forget(self, target: Target) -> None:
-        client = self._clients.pop(target, None) if isinstance(target, str) else None
-        if client is not None:
-            client.context.close()
-
-
-class Broadcast:
-    """Sends the documents of one derived run to every target.
-
-    A target that raises gets no more documents of this run; `check` tells.
-
-    Parameters
-    ----------
-    sinks : iterable of callable(name, doc)
-    ended : callable(start_doc, stop_doc), optional
-        Called after the stop document.
-    """
-
-    def __init__(
-        self,
-        sinks: Iterable[Publish],
-        ended: Callable[[Mapping[str, Any], Mapping[str, Any]], None] | None = None,
-    ) -> None:
-        self._errors: list[Exception] = []
-        self._sinks = list(sinks)
-        self._ended = ended
-        self._start_doc: Mapping[str, Any] = {}
-
-    @property
-    def waiting(self) -> list[str]:
-        """Why the run waits in the spool, for each target that is away."""
-        return [why for sink in self._sinks if (why := getattr(sink, "waiting", None))]
-
-    @property
-    def reached_any(self) -> bool:
-        """Whether at least one target has taken every document so far."""
-        return bool(self._sinks)
-
-    def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
-        for sink in list(self._sinks):
-            try:
-                sink(name, doc)
-            except Exception as error:
-                logger.error("publishing a %r document failed: %s", name, error)
-                self._errors.append(error)
-                self._sinks.remove(sink)
-        if name == "start":
-            self._start_doc = doc
-        elif name == "stop" and self._ended is not None:
-            self._ended(self._start_doc, doc)
-
-    def check(self) -> None:
-        """Raise the first error of any target.
-
-        Raises
-        ------
-        PublishError
-        """
-        if self._errors:
-            first = self._errors[0]
-            if isinstance(first, PublishError):
-                raise first
-            raise PublishError(
-                f"expected every publisher to take the derived run, got from one of them: "
-                f"{type(first).__name__}: {first}"
-            ) from first
-
-
-def _name_of(target: BaseClient | str) -> str:
-    return target if isinstance(target, str) else address_of(target)
-
-
-def _is_callable(target: Target) -> TypeGuard[Publish]:
-    return callable(target) and not isinstance(target, BaseClient)

@@ -11,8 +11,9 @@ from typing import Any
 from ..config import PER_PIXEL, Settings
 from ..denoise.denoiser import Denoiser, check_reconstruction
 from ..errors import ModelError
-from ..publish.documents import DerivedRun, derivation_of
-from ..publish.publishers import Broadcast
+from ..publish.broadcast import Broadcast
+from ..publish.documents import DerivedRun
+from ..publish.identity import derivation_of
 from ..report import RunRecord
 from .engine import Engine
 

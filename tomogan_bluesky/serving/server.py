@@ -16,7 +16,7 @@ from typing import Any
 from ..callback import TomoGANCallback
 from ..intake.archive import documents
 from ..intake.routing import Routing
-from ..publish.documents import is_derived
+from ..publish.identity import is_derived
 from ..report import RunReport
 from .arrivals import Arrivals
 from .inbox import ArchivedRun, Document, Inbox, Source

@@ -17,9 +17,9 @@ from tiled.client.base import BaseClient
 from tiled.queries import Comparison, Eq, KeyPresent
 
 from ..errors import PublishError
-from ..publish.catalog import connect, knock
-from ..publish.documents import ORIGINAL_RUN, is_derived
+from ..publish.connection import connect, knock
 from ..publish.explain import explain_request
+from ..publish.identity import ORIGINAL_RUN, is_derived
 from .inbox import ArchivedRun, Inbox, keep_running
 
 logger = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ from ..intake.archive import documents
 from ..intake.documents import ScanDocuments
 from ..intake.sinogram import FrameStore
 from ..pipeline.slabs import SlabPipeline, find_rotation_centre
-from ..publish.documents import is_derived
+from ..publish.identity import is_derived
 from ..recon.preprocess import Fields
 from ..run.reference_runs import ReferenceRuns
 from .open_scan import OpenScan
