@@ -19,12 +19,14 @@ from tomogan_bluesky.models.artifact import load_model
 from tomogan_bluesky.publish.tiled_publisher import TiledPublisher
 from tomogan_bluesky.recon.beam import Beam
 from tomogan_bluesky.recon.phantoms import make_phantom
+from tomogan_bluesky.run.harmless import relative_noise
 from tomogan_bluesky.sim.beamline import SimBeamline
 from tomogan_bluesky.sim.plans import paired_dose_scan
 from tomogan_bluesky.training.catalogs import ScanQuery, ScanReader
 from tomogan_bluesky.training.scan_pairs import ScanPairs, some_slices, split_by_sample
 
 ANGLES = np.linspace(0, 180, 25)
+LEAST_NOISE = relative_noise(48, 0.25 * 4e3, 25)  # of the scans at a quarter of the dose
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +112,7 @@ def test_one_scan_teaches_by_its_own_projections(archive, source, technique):
     assert len(target) == 6
     torch.testing.assert_close(noisy[:3], target[3:])  # even teaches odd
     torch.testing.assert_close(noisy[3:], target[:3])  # and odd even
+    assert even_odd.least_noise == pytest.approx(LEAST_NOISE, rel=0.2)  # the whole scan's
     (four,) = source.single(query, splits=4)
     assert len(four.pairs) == 12
     assert four.pairs.dose[0, 0].item() == pytest.approx(0.25 * 3 / 4)
@@ -119,6 +122,8 @@ def test_a_full_dose_scan_is_divided_into_honest_ones(archive, source, technique
     query = ScanQuery(sample="one", dose=1.0, where={"technique": technique})
     (divided,) = source.low_dose(query, [0.25])
     paired = source.supervised(ScanQuery(sample="one", where={"technique": technique}))[0]
+    for pairs in (divided, paired):
+        assert pairs.least_noise == pytest.approx(LEAST_NOISE, rel=0.2)
     # As noisy as a scan that was taken at that dose, about the same sample.
     ratio = divided.pairs.noise.mean() / paired.pairs.noise.mean()
     assert 0.8 < ratio < 1.2
@@ -179,6 +184,7 @@ def test_train_learns_from_paired_doses_and_the_card_says_so(
     assert set(training["runs"]) | set(training["validation_runs"]) == set(archive.values())
     assert card["dose_range"] == [0.25, 0.25]
     assert card["detector"]["gain"] == pytest.approx(1, rel=0.3)
+    assert card["least_noise"] == pytest.approx(LEAST_NOISE, rel=0.2)
     assert "psnr_db_noisy_at_0.25" in card["metrics"]
     assert f"--query 'technique={technique}'" in card["training_command"]
     assert load_model(tmp_path / "model.ts")[1].name == "my-model"

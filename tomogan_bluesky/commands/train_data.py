@@ -182,6 +182,9 @@ def scan_data(args: argparse.Namespace) -> TrainingData:
             "target": _TARGETS["low_doses" if args.low_doses else mode],
         },
         detector=_detector(learned),
+        least_noise=min(
+            (f.least_noise for f in learned if f.least_noise is not None), default=None
+        ),
     )
 
 

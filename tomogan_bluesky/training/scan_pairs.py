@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from ..errors import ConfigurationError, NoScansError, TomoGANError
+from ..run.harmless import relative_noise
 from .catalogs import (
     DOSE_KEY,
     Rejection,
@@ -54,12 +55,16 @@ class SamplePairs:
         With their pixels on disk.
     detector : NoiseProfile or None
         Of the run that has the target, where its darks and flats tell.
+    least_noise : float or None
+        Of the scans that a network which learned from them is meant for (see `run.harmless`), where
+        the darks and flats of the run with the noisy slices tell.
     """
 
     uids: tuple[str, ...]
     sample: str
     pairs: Pairs
     detector: NoiseProfile | None
+    least_noise: float | None
 
 
 class ScanPairs:
@@ -114,7 +119,7 @@ class ScanPairs:
             path = self._path("supervised", uids)
             slabs = _supervised(low_scan, full, float(low_scan.start[DOSE_KEY]))
             try:
-                self._write(path, uids, low_scan.shape[0], slabs, full)
+                self._write(path, uids, low_scan.shape[0], slabs, full, _noise_of(low_scan))
             except TomoGANError as error:
                 paired.drop(uids[0], str(error))
                 continue
@@ -151,6 +156,7 @@ class ScanPairs:
             find_runs(self._reader.catalog, query),
             ("low-dose", *doses, seed),
             lambda scan: (len(doses) * scan.shape[0], _thinned(scan, doses, seed)),
+            share=max(doses),
         )
 
     def noise2noise(self, query: ScanQuery) -> list[SamplePairs]:
@@ -174,7 +180,8 @@ class ScanPairs:
                             self._reader.open(two, first.rotation_centre) as second,
                         ):
                             n = first.shape[0]
-                            self._write(path, uids, 2 * n, _each_other(first, second), first)
+                            slabs = _each_other(first, second)
+                            self._write(path, uids, 2 * n, slabs, first, _noise_of(first))
                 except TomoGANError as error:
                     self.rejected += [reject(uid, str(error)) for uid in uids]
                     continue
@@ -188,8 +195,9 @@ class ScanPairs:
         runs: Sequence[Any],
         kind: tuple[Any, ...],
         make: Callable[[OpenScan], tuple[int, Iterator[tuple[int, Pairs]]]],
+        share: float = 1.0,
     ) -> list[SamplePairs]:
-        """Pairs of single scans."""
+        """Pairs of single scans, for scans of such a share of their photons."""
         made = []
         for run in runs:
             path = self._path(kind, (uid_of(run),))
@@ -197,7 +205,8 @@ class ScanPairs:
                 if not path.exists():
                     with self._reader.open(run) as scan:
                         n_slices, slabs = make(scan)
-                        self._write(path, (uid_of(run),), n_slices, slabs, scan)
+                        noise = _noise_of(scan, share)
+                        self._write(path, (uid_of(run),), n_slices, slabs, scan, noise)
             except TomoGANError as error:
                 self.rejected.append(reject(uid_of(run), str(error)))
                 continue
@@ -217,6 +226,7 @@ class ScanPairs:
         n_slices: int,
         slabs: Iterator[tuple[int, Pairs]],
         scan: OpenScan,
+        least_noise: float | None,
     ) -> None:
         logger.info("reconstructing %s", ", ".join(uids))
         profile = detector_of(scan)
@@ -224,13 +234,15 @@ class ScanPairs:
             "uids": uids,
             "rotation_centre": scan.rotation_centre,
             "detector": None if profile is None else profile.model_dump(),
+            "least_noise": least_noise,
         }
         write_pairs(path, n_slices, slabs, provenance, n_slices // scan.shape[0])
 
     def _opened(self, path: Path, sample: str) -> SamplePairs:
         known = provenance_of(path)
         profile = known["detector"] and NoiseProfile.model_validate(known["detector"])
-        return SamplePairs(tuple(known["uids"]), sample, open_pairs(path), profile)
+        noise = known.get("least_noise")  # files of before say nothing of it
+        return SamplePairs(tuple(known["uids"]), sample, open_pairs(path), profile, noise)
 
     def _some(self, made: list[SamplePairs], wanted: str) -> list[SamplePairs]:
         if not made:
@@ -248,6 +260,18 @@ def detector_of(scan: OpenScan) -> NoiseProfile | None:
     except TomoGANError as error:
         logger.info("run %s: %s", scan.start["uid"], error)
         return None
+
+
+def _noise_of(scan: OpenScan, share: float = 1.0) -> float | None:
+    """Relative noise of a scan, or of one with a share of its photons, where its flats tell.
+
+    That of a scan is meant, not of the half of its projections that noise2inverse learns from: what
+    has learned from halves denoises the whole.
+    """
+    profile = detector_of(scan)
+    if profile is None:
+        return None
+    return relative_noise(scan.dark.shape[1], share * profile.flat_electrons, scan.n_angles)
 
 
 def split_by_sample(
