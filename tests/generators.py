@@ -6,6 +6,8 @@ import torch
 
 from tomogan_bluesky.models.artifact import ModelCard, TrainedOn, export_model
 from tomogan_bluesky.models.generator import build_generator, describe_generator
+from tomogan_bluesky.models.uncertainty import UncertainGenerator
+from tomogan_bluesky.trust.calibration import Calibration
 
 CARD = ModelCard(
     name="untrained",
@@ -13,6 +15,10 @@ CARD = ModelCard(
     dose_range=(0.05, 1.0),
     reconstruction=TrainedOn(method="gridrec", filter="ramlak"),
     training_command="none",
+)
+
+CALIBRATION = Calibration(
+    coverage=0.9, noise=(0.05,), factors=(1.5, 2.0), noise_factors=(1.7, 2.5), units=(20, 20)
 )
 
 
@@ -30,6 +36,17 @@ def export_deep(path: Path, network: str = "unet4", depth: int = 3) -> Path:
     torch.nn.init.normal_(generator.body.head.weight)
     text = describe_generator(network, {"base": small[network], "depth": depth})
     export_model(generator, CARD.model_copy(update={"depth": depth, "network": text}), path)
+    return path
+
+
+def export_uncertain(path: Path, depth: int = 1) -> Path:
+    """A model file that says how far off it is, and is wrong about that."""
+    torch.manual_seed(3)
+    generator = UncertainGenerator(build_generator("unet4", base=4, depth=depth))
+    network = describe_generator("unet4", {"base": 4, "depth": depth})
+    update = {"outputs": ("denoised", "uncertainty"), "network": network, "depth": depth}
+    card = CARD.model_copy(update={**update, "calibration": CALIBRATION})
+    export_model(generator, card, path)
     return path
 
 

@@ -21,6 +21,7 @@ _COMMANDS = (
     "doctor",
     "export",
     "train",
+    "calibrate",
     "spool",
     "evaluate",
     "models",

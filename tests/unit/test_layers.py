@@ -27,9 +27,11 @@ LAYERS = {
     "models.losses": 1,
     "models.mixed_scale": 1,
     "models.unet3d": 1,
+    "models.uncertainty": 1,
     "models.unets": 1,
     "intake": 2,
     "denoise": 2,
+    "trust": 2,
     "models.artifact": 2,
     "models.registry": 2,
     "publish.documents": 2,
@@ -58,7 +60,7 @@ LAYERS = {
     "__main__": 5,
 }
 WITHOUT_TORCH = ("intake", "publish")
-ARRAYS_ONLY = ("recon", "models", "denoise", "pipeline")
+ARRAYS_ONLY = ("recon", "models", "denoise", "trust", "pipeline")
 OF_DOCUMENTS = {"bluesky", "event_model", "tiled", "bluesky_tiled_plugins", "ophyd", "databroker"}
 
 MODULES = {

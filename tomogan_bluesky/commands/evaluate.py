@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ..denoise.denoiser import Denoiser
     from ..training.goals import Verdict
     from ..training.pinned import PinnedSlices
+    from ..training.reliability import Reliability
     from ..training.scoring import Result
 
 _EXAMPLES = """\
@@ -25,7 +26,9 @@ examples:
       some projections show, denoised, against what the others show
 
 The scores of the noisy slices stand in brackets beside each figure. Against a reference that is
-noisy itself, no method reaches a high PSNR: what counts is the difference.
+noisy itself, no method reaches a high PSNR: what counts is the difference. For models that know
+their uncertainty, a second table says which share of the errors it holds, over all, at the tenth of
+the steepest edges and in the flatter half.
 Other methods beside it, BM3D among them: python benchmarks/denoising.py --help
 """
 
@@ -68,22 +71,27 @@ def run(args: argparse.Namespace) -> int:
     from ..config import DEFAULT_MODEL
     from ..denoise.denoiser import TorchScriptDenoiser
     from ..training.goals import verdict_table, verdicts
+    from ..training.reliability import reliability_table
     from ..training.scoring import table
 
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     models = [TorchScriptDenoiser(m, args.device) for m in args.model or [DEFAULT_MODEL]]
     names = _names(args.model or [DEFAULT_MODEL], models)
+    intervals: list[Reliability] = []
     if args.catalog is not None or args.tiled is not None:
         results = list(_on_scans(args, names, models))
     else:
-        results = list(_on_pinned_sets(args, names, models))
+        results = list(_on_pinned_sets(args, names, models, intervals))
     found = {name: verdicts(results, name) for name in names}
     if args.json:
-        for line in (*map(_as_json, results), *_verdicts_as_json(found)):
+        of_intervals = map(_intervals_as_json, intervals)
+        for line in (*map(_as_json, results), *of_intervals, *_verdicts_as_json(found)):
             print(json.dumps(line))
         return 0
     print(table(results, args.by_kind))
+    if intervals:
+        print(f"\n{reliability_table(intervals)}")
     for name, of_model in found.items():
         if of_model:
             print(f"\n{name}\n{verdict_table(of_model)}")
@@ -97,10 +105,14 @@ def _names(given: Sequence[str], models: "Sequence[Denoiser]") -> list[str]:
 
 
 def _on_pinned_sets(
-    args: argparse.Namespace, names: list[str], models: "Sequence[Denoiser]"
+    args: argparse.Namespace,
+    names: list[str],
+    models: "Sequence[Denoiser]",
+    intervals: "list[Reliability]",
 ) -> "Iterator[Result]":
     from ..run.harmless import HarmlessDenoiser, denoised_share
     from ..training.pinned import DOSES, PINNED_SETS, pinned_slices
+    from ..training.reliability import reliability
     from ..training.scoring import NOISY, score
 
     for case in args.set or PINNED_SETS:
@@ -109,21 +121,33 @@ def _on_pinned_sets(
             yield score(case, dose, NOISY, images, slices)
             for name, model in zip(names, models, strict=True):
                 share = denoised_share(model, PINNED_SETS[case].relative_noise(dose))
-                denoised, ms = _denoised(HarmlessDenoiser(model, share), images, slices)
+                harmless = HarmlessDenoiser(model, share)
+                denoised, half_width, ms = _denoised(harmless, images, slices)
                 yield score(case, dose, name, denoised, slices, ms, share)
+                if half_width is not None:
+                    of = (denoised, half_width, slices.clean)
+                    intervals.append(reliability(case, dose, name, *of))
 
 
-def _denoised(model: "Denoiser", images: Any, of: "PinnedSlices") -> tuple[Any, float]:
-    """Denoised slices, and milliseconds a slice."""
+def _denoised(model: "Denoiser", images: Any, of: "PinnedSlices") -> tuple[Any, Any, float]:
+    """Denoised slices, their uncertainty (None: the model does not know it), and milliseconds a
+    slice."""
     import time
 
     import torch
 
+    from ..denoise.windows import has_uncertainty
+
     slices = torch.from_numpy(images)
     model(slices[:1])  # the first call compiles
     start = time.perf_counter()
-    denoised = torch.cat([model(slices[part]) for part in of.samples()])
-    return denoised.cpu().numpy(), 1000 * (time.perf_counter() - start) / len(images)
+    if has_uncertainty(model):
+        both = [torch.stack(model.with_uncertainty(slices[part])) for part in of.samples()]
+        denoised, half_width = torch.cat(both, 1).cpu().numpy()
+    else:
+        denoised = torch.cat([model(slices[part]) for part in of.samples()]).cpu().numpy()
+        half_width = None
+    return denoised, half_width, 1000 * (time.perf_counter() - start) / len(images)
 
 
 def _on_scans(
@@ -149,6 +173,11 @@ def _as_json(result: "Result") -> dict[str, Any]:
     row = {"set": result.case, "dose": result.dose, "method": result.method, **scores}
     row["share_denoised"] = result.share
     return row | {"ms_a_slice": result.ms_a_slice, "slices": len(result.families)}
+
+
+def _intervals_as_json(found: "Reliability") -> dict[str, Any]:
+    figures = {name: found.mean(name) for name in found.figures}
+    return {"set": found.case, "dose": found.dose, "intervals_of": found.method, **figures}
 
 
 def _verdicts_as_json(found: "dict[str, list[Verdict]]") -> Iterator[dict[str, Any]]:

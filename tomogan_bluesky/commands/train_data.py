@@ -16,6 +16,7 @@ from .scan_options import add_catalog_options, add_scan_options, parse_query, sc
 
 if TYPE_CHECKING:
     from ..models.artifact import TrainedOn
+    from ..training.calibrating import Unseen
     from ..training.pairs import Pairs, SimulatedScans
     from ..training.scan_pairs import SamplePairs
     from ..training.settings import TrainingConfig
@@ -48,6 +49,9 @@ class TrainingData:
         The noise profile of the detector, as plain data.
     least_noise : float or None
         See `harmless.relative_noise`.
+    unseen : sequence of Unseen
+        What was kept back: all of it, by sample. Of simulated scans nothing is, since there are as
+        many new ones as one asks for.
     """
 
     pairs: "Sequence[Pairs]"
@@ -57,6 +61,7 @@ class TrainingData:
     card: dict[str, Any] = field(default_factory=dict)
     detector: dict[str, float] | None = None
     least_noise: float | None = None
+    unseen: "Sequence[Unseen]" = ()
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
@@ -105,7 +110,7 @@ def simulated_data(args: argparse.Namespace, config: "TrainingConfig") -> Traini
     from ..run.harmless import relative_noise
     from ..training.pairs import full_dose_photons, load_or_simulate
 
-    recipes, unseen = _recipes(args, config)
+    recipes, unseen = simulated_recipes(args, config)
     return TrainingData(
         pairs=load_or_simulate(recipes, args.cache),
         validation=load_or_simulate([unseen], args.cache)[0],
@@ -127,6 +132,7 @@ def hdf5_data(args: argparse.Namespace) -> TrainingData:
     """Pairs of a file."""
     from ..config import Profile, load_profile
     from ..models.artifact import TrainedOn
+    from ..training.calibrating import Unseen
     from ..training.hdf5_pairs import hdf5_pairs
 
     pairs, validation = hdf5_pairs(args.hdf5, _folder(args), args.dose)
@@ -138,6 +144,7 @@ def hdf5_data(args: argparse.Namespace) -> TrainingData:
         dose_range=(args.dose, args.dose),
         reconstruction=TrainedOn(method=config.method, filter=config.filter),
         card={"file": str(args.hdf5), "slices": len(pairs), "target": "train_gt"},
+        unseen=[] if validation is None else [Unseen(validation)],
     )
 
 
@@ -150,6 +157,7 @@ def scan_data(args: argparse.Namespace) -> TrainingData:
         Nothing answers the query, or nothing that does can be used. Says why of each run.
     """
     from ..models.artifact import TrainedOn
+    from ..training.calibrating import Unseen
     from ..training.scan_pairs import ScanPairs, some_slices, split_by_sample
 
     query = parse_query(args.query)
@@ -185,6 +193,7 @@ def scan_data(args: argparse.Namespace) -> TrainingData:
         least_noise=min(
             (f.least_noise for f in learned if f.least_noise is not None), default=None
         ),
+        unseen=[Unseen(f.pairs, f.sample) for f in kept],
     )
 
 
@@ -228,9 +237,10 @@ def _detector(found: "Sequence[SamplePairs]") -> dict[str, float] | None:
     return None if first is None else first.model_dump()
 
 
-def _recipes(
+def simulated_recipes(
     args: argparse.Namespace, config: "TrainingConfig"
 ) -> "tuple[tuple[SimulatedScans, ...], SimulatedScans]":
+    """What is learned from, and what is validated with."""
     from ..recon.volumes import VOLUME_FAMILIES
     from ..training.pairs import training_scans, validation_scans
 

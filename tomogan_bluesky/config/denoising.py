@@ -18,6 +18,9 @@ class DenoisingConfig(Config):
     tile: int | None = Field(default=None, ge=64)
     """Width in pixels of the tiles that wider slices are denoised by, a multiple of 16: smaller
     ones need less memory and more time. None: 2048."""
+    uncertainty: bool = True
+    """Whether to publish how far off each pixel may be, where the model says it: the volume file is
+    half as large again then."""
     on_mismatch: Literal["remark", "refuse"] = "remark"
     """Where the model was trained on slices that were reconstructed in another way: denoise, and
     say so in the derived run; or fail the run and publish the reconstruction alone."""

@@ -13,8 +13,10 @@ import torch
 from ..config import ReconstructionConfig
 from ..errors import ConfigurationError, ModelError
 from ..models.artifact import ModelCard, load_model, model_sha256, network_of
+from ..trust.calibration import noise_for_contrast
+from .noise import estimate_noise
 from .tiles import Tiling
-from .windows import Denoiser, WindowedDenoiser, window_indices
+from .windows import Denoiser, WindowedDenoiser, has_uncertainty, window_indices
 
 __all__ = [
     "Denoiser",
@@ -26,50 +28,8 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-# Noise is looked for within this fraction of the half width around the centre, where the sample
-# is: outside the circle that all projections see, a reconstruction means nothing.
-_NOISE_RADIUS = 0.7
 # Wider images are cut into tiles of this width: at 2048 columns unet4 needs about a gigabyte.
 _LARGEST_WHOLE = 2048
-# Median of the absolute value of a standard normal variable.
-_NORMAL_MAD = 0.6745
-
-
-def estimate_noise(slices: torch.Tensor) -> torch.Tensor:
-    """Standard deviation of the noise of each slice, blind.
-
-    The median absolute value of the diagonal details of the Haar transform (Donoho and Johnstone,
-    Biometrika 81, 425, 1994), within a disc around the centre. Reconstruction noise is not white,
-    so this is a level rather than the exact deviation: networks are trained with the same one.
-
-    Parameters
-    ----------
-    slices : torch.Tensor, float32, shape (N, H, W)
-        H and W at least 2; on any device.
-
-    Returns
-    -------
-    torch.Tensor, float32, shape (N,)
-        In the slices' units, on their device.
-
-    Raises
-    ------
-    ModelError
-        An input of another shape.
-    """
-    if slices.ndim != 3 or min(slices.shape[1:]) < 2:
-        raise ModelError(
-            "slices: expected (slice, y, x) with at least 2 x 2 pixels to estimate noise from, got "
-            f"{tuple(slices.shape)}"
-        )
-    height, width = (n // 2 for n in slices.shape[1:])
-    even = slices[:, : 2 * height, : 2 * width]
-    details = (
-        even[:, ::2, ::2] - even[:, 1::2, ::2] - even[:, ::2, 1::2] + even[:, 1::2, 1::2]
-    ) / 2
-    y, x = ((torch.arange(n, device=slices.device) - (n - 1) / 2) * 2 / n for n in (height, width))
-    disc = y[:, None] ** 2 + x**2 <= _NOISE_RADIUS**2
-    return details[:, disc].abs().median(dim=1).values / _NORMAL_MAD
 
 
 class TorchScriptDenoiser:
@@ -142,7 +102,6 @@ class TorchScriptDenoiser:
         path_or_name, noise, tile = self._made_with
         return type(self)(path_or_name, device, noise, tile, self.sha256)
 
-    @torch.no_grad()
     def __call__(self, slices: torch.Tensor, context: tuple[int, int] = (0, 0)) -> torch.Tensor:
         """Denoise slices.
 
@@ -163,21 +122,53 @@ class TorchScriptDenoiser:
         ModelError
             Another shape, or a result that is not finite.
         """
+        return self._outputs(slices, context)[0]
+
+    def with_uncertainty(
+        self, slices: torch.Tensor, context: tuple[int, int] = (0, 0)
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Denoise slices, and say how far off each pixel may be; in one pass.
+
+        Returns
+        -------
+        denoised, uncertainty : torch.Tensor, float32, shape (slice, y, x)
+            In 1/pixel: the truth is within the uncertainty of the denoised value for such a share
+            of the pixels as the card's calibration says.
+
+        Raises
+        ------
+        ModelError
+            As `__call__`, and where the model has no such output.
+        """
+        if not has_uncertainty(self):
+            raise ModelError(
+                f"model {self.card.name!r}: expected one that gives its uncertainty, got one that "
+                f"does not; add it with: tomogan-bluesky calibrate {self.card.name}"
+            )
+        denoised, uncertainty = self._outputs(slices, context)
+        return denoised, uncertainty
+
+    @torch.no_grad()
+    def _outputs(self, slices: torch.Tensor, context: tuple[int, int]) -> torch.Tensor:
+        """What the card names as outputs, calibrated, shape (output, slice, y, x)."""
         first, last = context[0], len(slices) - context[1]
-        denoised = torch.empty_like(slices[first:last])
-        for i, out in zip(range(first, last), denoised, strict=True):
+        shape = (len(self.card.outputs), last - first, *slices.shape[1:])
+        outputs = slices.new_empty(shape)
+        for i, out in zip(range(first, last), outputs.unbind(1), strict=True):
             x = slices[window_indices(i, len(slices), self.card.depth)].to(self.device)
             middle = x[self.card.depth // 2][None]
             level = estimate_noise(middle) if self._noise is None else x.new_tensor([self._noise])
             x = x[None].contiguous(memory_format=torch.channels_last)
-            out.copy_(self._tiling(self._module, x, level)[0, 0])
+            out.copy_(self._tiling(self._module, x, level)[0])
+            if self.card.calibration is not None:
+                out[1] *= self.card.calibration.factor(noise_for_contrast(out[0], float(level)))
             if not torch.isfinite(out).all():
                 came = "finite" if torch.isfinite(slices[i]).all() else "not finite either"
                 raise ModelError(
                     f"model {self.card.name!r}: expected finite values, but the denoised slice "
-                    f"{i - first} of {len(denoised)} is not; its reconstruction is {came}"
+                    f"{i - first} of {last - first} is not; its reconstruction is {came}"
                 )
-        return denoised
+        return outputs
 
 
 def check_reconstruction(card: ModelCard, config: ReconstructionConfig) -> str | None:

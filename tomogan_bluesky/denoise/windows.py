@@ -7,11 +7,12 @@ however the volume is cut into slabs, and so are its bits.
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 import torch
 
 from ..models.artifact import ModelCard
+from ..models.uncertainty import DENOISED, UNCERTAINTY
 
 
 def window_indices(i: int, n_slices: int, depth: int) -> list[int]:
@@ -41,6 +42,19 @@ class Denoiser(Protocol):
     def __call__(self, slices: torch.Tensor, context: tuple[int, int] = (0, 0)) -> torch.Tensor: ...
 
 
+class UncertainDenoiser(Denoiser, Protocol):
+    """One whose card has an output ``uncertainty``: it can say how far off each pixel may be."""
+
+    def with_uncertainty(
+        self, slices: torch.Tensor, context: tuple[int, int] = (0, 0)
+    ) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+
+def has_uncertainty(denoiser: Denoiser) -> TypeGuard[UncertainDenoiser]:
+    """Whether a denoiser says how far off it may be."""
+    return UNCERTAINTY in denoiser.card.outputs
+
+
 @dataclass(eq=False)
 class _Stretch:
     """Adjacent slices without a gap; those that no window needs any more are forgotten."""
@@ -58,10 +72,19 @@ class WindowedDenoiser:
     Parameters
     ----------
     denoiser : Denoiser
+    uncertainty : bool
+        Whether to ask for that, too, of a denoiser that has it.
+
+    Attributes
+    ----------
+    quantities : tuple of str
+        What is made of each slab.
     """
 
-    def __init__(self, denoiser: Denoiser) -> None:
+    def __init__(self, denoiser: Denoiser, uncertainty: bool = True) -> None:
         self._denoiser = denoiser
+        both = uncertainty and has_uncertainty(denoiser)
+        self.quantities = (DENOISED, UNCERTAINTY) if both else (DENOISED,)
         self._half = denoiser.card.depth // 2
         self._stretch = _Stretch()
         self._waiting: deque[tuple[_Stretch, int, int]] = deque()
@@ -86,8 +109,13 @@ class WindowedDenoiser:
         stretch, _, last = self._waiting[0]
         return stretch.ended or len(stretch.slices) >= last + self._half
 
-    def take(self) -> torch.Tensor:
+    def take(self) -> dict[str, torch.Tensor]:
         """Denoise the slab that has waited longest; it is gone from here even where that fails.
+
+        Returns
+        -------
+        dict of str to torch.Tensor, float32, shape (slice, y, x)
+            The `quantities`, in 1/pixel.
 
         Raises
         ------
@@ -99,6 +127,8 @@ class WindowedDenoiser:
         slices = torch.stack([s for s in stretch.slices[begin:end] if s is not None])
         for i in range(begin, max(begin, last - self._half)):
             stretch.slices[i] = None
-        if self._half == 0:
-            return self._denoiser(slices)
-        return self._denoiser(slices, (first - begin, end - last))
+        context = () if self._half == 0 else ((first - begin, end - last),)
+        if UNCERTAINTY in self.quantities and has_uncertainty(self._denoiser):
+            made = self._denoiser.with_uncertainty(slices, *context)
+            return dict(zip(self.quantities, made, strict=True))
+        return {DENOISED: self._denoiser(slices, *context)}

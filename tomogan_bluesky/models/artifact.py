@@ -18,16 +18,19 @@ from datetime import UTC, datetime
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .._version import __version__
 from ..config import FilterName
 from ..errors import ConfigurationError, ModelError, ModelNotFoundError
+from ..trust.calibration import Calibration
+from ..trust.familiarity import Familiarity
 from .formats import SUFFIXES, for_inference, read, to_exported, to_torchscript
 from .generator import Generator, build_generator, parse_generator
+from .uncertainty import DENOISED, UNCERTAINTY, UncertainGenerator, without_uncertainty
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +63,12 @@ class ModelCard(BaseModel):
     name: str
     network: str
     """Preset and options, as `build_generator` takes them: ``unet4(base=16)``."""
-    outputs: tuple[str, ...] = ("denoised",)
+    outputs: tuple[str, ...] = (DENOISED,)
     """What the channels of the output are."""
+    calibration: Calibration | None = None
+    """How the output ``uncertainty`` becomes a half-width."""
+    familiarity: Familiarity | None = None
+    """What the slices that it was calibrated with have in common."""
     units: Literal["1/pixel"] = "1/pixel"
     depth: int = Field(default=1, ge=1)
     """Adjacent slices that enter."""
@@ -80,6 +87,16 @@ class ModelCard(BaseModel):
     package_version: str = __version__
     weights_sha256: str = ""
     """Of the parameters and buffers; filled in by `export_model`, checked by `load_model`."""
+
+    @model_validator(mode="after")
+    def _uncertainty_is_calibrated(self) -> Self:
+        known = ((DENOISED,), (DENOISED, UNCERTAINTY))
+        if self.outputs not in known or (self.calibration is None) == (UNCERTAINTY in self.outputs):
+            raise ValueError(
+                f"expected the outputs {DENOISED!r} alone, or {DENOISED!r} and {UNCERTAINTY!r} "
+                f"with a calibration; got {self.outputs}, calibration {self.calibration}"
+            )
+        return self
 
 
 def export_model(generator: Generator, card: ModelCard, path: Path | str) -> ModelCard:
@@ -167,6 +184,8 @@ def load_model(
 def load_generator(path_or_name: Path | str) -> tuple[Generator, ModelCard]:
     """Load a model as the network that it was exported from, to train it further.
 
+    Without its uncertainty: that is of the network as it is, and has to be learned again.
+
     Raises
     ------
     ModelNotFoundError, ModelError
@@ -176,7 +195,7 @@ def load_generator(path_or_name: Path | str) -> tuple[Generator, ModelCard]:
     try:
         name, options = parse_generator(card.network)
         generator = build_generator(name, **options)
-        generator.load_state_dict(module.state_dict())
+        generator.load_state_dict(without_uncertainty(module.state_dict()))
     except (ConfigurationError, RuntimeError) as error:
         raise ModelError(
             f"{path_or_name}: expected a network of this version, got {card.network}: {error}"
@@ -195,7 +214,8 @@ def network_of(card: ModelCard) -> Generator:
     try:
         name, options = parse_generator(card.network)
         with torch.device("meta"):
-            return build_generator(name, **options)
+            generator = build_generator(name, **options)
+            return UncertainGenerator(generator) if UNCERTAINTY in card.outputs else generator
     except ConfigurationError as error:
         raise ModelError(f"model {card.name!r}: {error}") from error
 

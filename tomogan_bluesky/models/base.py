@@ -64,16 +64,26 @@ class Generator(nn.Module):
         torch.Tensor, float32, shape (N, C, H, W)
             In 1/pixel.
         """
-        unit = noise.clamp_min(self.smallest_noise).view(-1, 1, 1, 1)
-        z = x / unit
+        return self._denoised(x, noise, self._body(x, noise))
+
+    def _unit(self, noise: torch.Tensor) -> torch.Tensor:
+        """What one is in the network, in 1/pixel."""
+        return noise.clamp_min(self.smallest_noise).view(-1, 1, 1, 1)
+
+    def _body(self, x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """What the body makes of slices."""
+        z = x / self._unit(noise)
         height, width = x.shape[2], x.shape[3]
         bottom, right = -height % self.multiple, -width % self.multiple
         z = F.pad(z, [0, right, 0, bottom], mode="replicate")
-        out = self.body(z * self.input_scale)[:, :, :height, :width]
+        return self.body(z * self.input_scale)[:, :, :height, :width]
+
+    def _denoised(self, x: torch.Tensor, noise: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+        """Slices in 1/pixel, from what the body made of them."""
         if self.residual:
             middle = self.depth // 2
             return x[:, middle : middle + 1] + noise.view(-1, 1, 1, 1) * out
-        return unit / self.input_scale * out
+        return self._unit(noise) / self.input_scale * out
 
 
 def zero_head(head: nn.Conv2d) -> nn.Conv2d:

@@ -7,16 +7,18 @@ processor rounds otherwise than a GPU.
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-from ..denoise.windows import Denoiser
+from ..denoise.windows import Denoiser, has_uncertainty
 from ..models.artifact import ModelCard
 from ..recon.backends import Reconstructor
 from ..recon.preprocess import Preprocessing
 
 logger = logging.getLogger(__name__)
+
+_Made = TypeVar("_Made")
 
 
 class Computation:
@@ -123,8 +125,23 @@ class DenoisingElsewhere:
     def __call__(self, slices: torch.Tensor, context: tuple[int, int] = (0, 0)) -> torch.Tensor:
         """See `Denoiser`."""
         around = () if context == (0, 0) else (context,)
+        return self._wherever(lambda denoiser: denoiser(slices, *around))
+
+    def with_uncertainty(
+        self, slices: torch.Tensor, context: tuple[int, int] = (0, 0)
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `UncertainDenoiser`; of a denoiser that is one."""
+
+        def both(denoiser: Denoiser) -> tuple[torch.Tensor, torch.Tensor]:
+            assert has_uncertainty(denoiser)
+            return denoiser.with_uncertainty(slices, context)
+
+        return self._wherever(both)
+
+    def _wherever(self, work: Callable[[Denoiser], _Made]) -> _Made:
+        """On the GPU, or else on the processor."""
         try:
-            return self._denoiser(slices, *around)
+            return work(self._denoiser)
         except torch.OutOfMemoryError:
             on = getattr(self._denoiser, "on", None)
             if self.remarks or on is None:
@@ -133,4 +150,4 @@ class DenoisingElsewhere:
         remark = "the memory of the GPU is too small for the denoiser: the processor denoised"
         logger.warning("%s", remark)
         self.remarks.append(remark)
-        return self(slices, context)
+        return work(self._denoiser)

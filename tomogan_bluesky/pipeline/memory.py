@@ -69,7 +69,7 @@ def plan_memory(
     *,
     n_columns: int,
     in_files: bool = True,
-    denoise: bool = False,
+    n_denoised: int = 0,
 ) -> MemoryPlan:
     """Predict the memory of a scan, and cut it so that it keeps to a bound.
 
@@ -91,7 +91,8 @@ def plan_memory(
         Of the slices.
     in_files : bool
         Whether frames are read when they are needed.
-    denoise : bool
+    n_denoised : int
+        Volumes that a denoiser makes beside the reconstruction.
 
     Raises
     ------
@@ -108,7 +109,7 @@ def plan_memory(
     }
     steps = config.preprocessing
     copies = _COPIES_OF_STEPS if steps.stripes or steps.phase or steps.full_turn else _COPIES
-    volumes = 3 if denoise else 2
+    volumes = 2 + n_denoised
 
     def of_slabs(slab_rows: int) -> tuple[int, int]:
         cuts = preprocess.cuts(*rows, slab_rows)

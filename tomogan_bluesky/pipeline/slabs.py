@@ -106,6 +106,8 @@ class SlabPipeline:
         The reconstruction of all rows that are asked for, which was made while the scan was taken.
     n_clamped : int
         Transmissions that were raised then.
+    uncertainty : bool
+        Whether to ask the denoiser for that, too, where it has it.
 
     Raises
     ------
@@ -129,6 +131,7 @@ class SlabPipeline:
         device: str = "cpu",
         early: IncrementalGridrec | None = None,
         n_clamped: int = 0,
+        uncertainty: bool = True,
     ) -> None:
         if np.ptp(geometry.theta) == 0:
             raise ReconstructionError(
@@ -139,7 +142,9 @@ class SlabPipeline:
         self._recorded = geometry
         self._slab_rows = config.slab_rows
         self._denoiser = None if denoiser is None else DenoisingElsewhere(denoiser)
-        self.windows = None if self._denoiser is None else WindowedDenoiser(self._denoiser)
+        self.windows = (
+            None if self._denoiser is None else WindowedDenoiser(self._denoiser, uncertainty)
+        )
         self._computation = Computation(
             device,
             partial(Preprocessing, config.preprocessing, fields, config.minimum_transmission),
@@ -195,7 +200,7 @@ class SlabPipeline:
             bound_gib,
             n_columns=self.geometry.n_columns,
             in_files=in_files,
-            denoise=self.windows is not None,
+            n_denoised=0 if self.windows is None else len(self.windows.quantities),
         )
         self._slab_rows = plan.slab_rows
         return plan

@@ -12,7 +12,10 @@ from collections.abc import Callable
 import torch
 
 from ..denoise.denoiser import Denoiser
+from ..denoise.noise import estimate_noise
+from ..denoise.windows import has_uncertainty
 from ..training.noise_profile import NoiseProfile, detector_mismatch
+from ..trust.calibration import noise_for_contrast
 
 _NOTHING = 0.5  # of the least noise that was learned from: here the slices stay as they are
 
@@ -71,6 +74,29 @@ class HarmlessDenoiser:
         if self._share == 0:
             return given.clone()
         return torch.lerp(given, self._denoiser(slices, context), self._share)
+
+    def with_uncertainty(
+        self, slices: torch.Tensor, context: tuple[int, int] = (0, 0)
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `UncertainDenoiser`; of a denoiser that is one.
+
+        A blend is off by no more than the shares of what both are off. What the slices as they were
+        given are off is their noise, as far as it was calibrated.
+        """
+        calibration = self.card.calibration
+        assert has_uncertainty(self._denoiser)
+        assert calibration is not None
+        given = slices[context[0] : len(slices) - context[1]]
+        if self._share == 0:
+            denoised, uncertainty = given, torch.zeros_like(given)
+        else:
+            denoised, uncertainty = self._denoiser.with_uncertainty(slices, context)
+        for slice_, half_width, noise in zip(
+            denoised, uncertainty, estimate_noise(given).tolist(), strict=True
+        ):
+            of_noise = noise * calibration.noise_factor(noise_for_contrast(slice_, noise))
+            half_width.mul_(self._share).add_((1 - self._share) * of_noise)
+        return torch.lerp(given, denoised, self._share), uncertainty
 
 
 def suited(

@@ -281,6 +281,7 @@ class RunProcessor:
                 self._engine.resolved_device(),
                 early,
                 live.n_clamped,
+                self._settings.denoising.uncertainty,
             )
 
     def _within_memory(self, scan: Scan, pipeline: SlabPipeline, rows: tuple[int, int]) -> Scan:

@@ -97,7 +97,9 @@ class VolumePublisher:
             first, last = self._pipeline.preprocess.rows_within(*rows)
         self._first, self._counts.expected = first, last - first
         n = self._pipeline.geometry.n_columns
-        quantities = ("reconstruction",) if windows is None else ("reconstruction", "denoised")
+        # A viewer shows the last one first.
+        denoised = () if windows is None else windows.quantities[::-1]
+        quantities = ("reconstruction", *denoised)
         with record.stage("publish"):
             self._derived.open_volume((last - first, n, n), quantities, scalars=("detector_row",))
         slabs = self._pipeline.slabs(first, last, read)
@@ -137,7 +139,8 @@ class VolumePublisher:
             failures = record.n_failures
             if windows is not None and done.reconstructed:
                 with suppress(StageFailed), record.stage("denoise"):
-                    done.volumes["denoised"] = windows.take().cpu().numpy()
+                    made = windows.take()
+                    done.volumes |= {name: array.cpu().numpy() for name, array in made.items()}
             failed = not done.reconstructed or record.n_failures > failures
             rows = range(done.slab.first, done.slab.last)
             recorded = [self._pipeline.preprocess.recorded_row(row) for row in rows]

@@ -55,13 +55,13 @@ def test_any_slabs_give_the_windows_of_the_whole_volume(cuts, depth):
         windows.add(slab)
         there += len(slab)
         while windows.ready:
-            out.append(windows.take())
+            out.append(windows.take()["denoised"])
             done += len(out[-1])
             assert done + depth // 2 <= there
         assert len(out) == len(cuts) or done + cuts[len(out)] + depth // 2 > there
     windows.end()
     while windows.ready:
-        out.append(windows.take())
+        out.append(windows.take()["denoised"])
     assert [len(slab) for slab in out] == cuts
     assert torch.equal(torch.cat(out), volume)
     expected = [window_indices(i, len(volume), depth) for i in range(len(volume))]
@@ -74,11 +74,11 @@ def test_a_gap_is_an_end_on_both_sides():
     windows.add(volume[:3])
     assert not windows.ready
     windows.end()
-    assert len(windows.take()) == 3
+    assert len(windows.take()["denoised"]) == 3
     assert not windows.ready
     windows.add(volume[4:])
     windows.end()
-    assert len(windows.take()) == 2
+    assert len(windows.take()["denoised"]) == 2
     assert denoiser.seen == [[1, 0, 1], [0, 1, 2], [1, 2, 1], [5, 4, 5], [4, 5, 4]]
 
 
@@ -106,7 +106,7 @@ def test_a_slab_that_fails_is_gone_and_the_next_one_is_denoised():
     windows.take()
     with pytest.raises(ValueError):
         windows.take()
-    assert windows.take()[:, 0, 0].tolist() == [4, 5]
+    assert windows.take()["denoised"][:, 0, 0].tolist() == [4, 5]
 
 
 @pytest.mark.parametrize("network", ["unet4", "unet3d"])
@@ -122,7 +122,7 @@ def test_a_deep_model_gives_the_same_bits_for_any_slabs(network, tmp_path):
             windows.add(slab)
         windows.end()
         while windows.ready:
-            out.append(windows.take())
+            out.append(windows.take()["denoised"])
         assert torch.equal(torch.cat(out), whole)
     other = volume.clone()
     other[6] += 1.0

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from generators import CARD
+from generators import CALIBRATION, CARD
 
+from tomogan_bluesky.denoise.noise import estimate_noise
 from tomogan_bluesky.recon.beam import Beam, simulate_scan
 from tomogan_bluesky.recon.gridrec import Gridrec
 from tomogan_bluesky.run.harmless import HarmlessDenoiser, denoised_share, relative_noise, suited
@@ -34,6 +35,26 @@ def test_a_share_is_denoised(share, factor):
     denoiser = HarmlessDenoiser(Doubling(), share)
     torch.testing.assert_close(denoiser(slices), factor * slices)
     torch.testing.assert_close(denoiser(slices, (1, 2)), factor * slices[1:3])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_what_is_uncertain_is_what_is_published(share):
+    """As far as slices are as they were given, it is their noise."""
+    both = {"outputs": ("denoised", "uncertainty"), "calibration": CALIBRATION}
+
+    class Sure(Doubling):
+        def with_uncertainty(self, slices, context=(0, 0)):
+            denoised = self(slices, context)
+            return denoised, torch.full_like(denoised, 0.3)
+
+    slices = 1 + 0.4 * torch.randn(5, 32, 32)
+    slices[2:] /= 10  # less noise and less matter: the same noise for its contrast
+    denoised, uncertainty = HarmlessDenoiser(Sure(**both), share).with_uncertainty(slices, (1, 1))
+    torch.testing.assert_close(denoised, (1 + share) * slices[1:4])
+    for slice_, found in zip(slices[1:4], uncertainty, strict=True):
+        noise = float(estimate_noise(slice_[None]))
+        expected = share * 0.3 + (1 - share) * 2.5 * noise
+        torch.testing.assert_close(found, torch.full_like(slice_, expected))
 
 
 def test_the_share_falls_from_the_least_noise_on():
