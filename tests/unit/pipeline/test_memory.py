@@ -84,7 +84,7 @@ def test_the_pipeline_takes_the_slabs_of_the_plan():
 
 def test_the_benchmark_measures_no_more_than_is_predicted():
     """A stand-in for the large scan, which the same command takes without --quick."""
-    benchmark = Path(__file__).resolve().parents[2] / "benchmarks" / "memory.py"
+    benchmark = Path(__file__).resolve().parents[3] / "benchmarks" / "memory.py"
     done = subprocess.run(
         [sys.executable, benchmark, "--quick", "--json"],
         capture_output=True,
