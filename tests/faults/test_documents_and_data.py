@@ -273,9 +273,11 @@ def test_stale_file(tmp_path):
     assert np.isfinite(slices).all()
 
 
-def test_truncated_file(tmp_path):
+@pytest.mark.parametrize("libver", ["earliest", "latest"])
+def test_truncated_file(tmp_path, libver):
+    """Also one that HDF5 would take for one that is still being written."""
     path = tmp_path / "frames.h5"
-    with h5py.File(path, "w") as file:
+    with h5py.File(path, "w", libver=libver) as file:
         file["d"] = disc_frames()
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     _, (report,) = take_in(stored_scan(path, (0, ANGLES)), scan=ScanConfig(file_wait_s=0.0))
