@@ -81,7 +81,7 @@ def scan_in(path: Path, frames: np.ndarray, geometry: ScanGeometry) -> tuple[Sca
 
 def in_double_precision(geometry: ScanGeometry, sinogram: torch.Tensor) -> torch.Tensor:
     """Gridrec by its definition, on the full plane of a complex grid, for one slice."""
-    n, size = geometry.n_columns, Gridrec(geometry)._gridding._grid.size
+    n, size = geometry.n_columns, Gridrec(geometry)._gridding.grid.size
     kernel = KaiserBessel(4, size / n)
     k = torch.arange(-size // 2 + 1, size // 2)
     spectra = torch.fft.fft(sinogram.double(), size)[:, k % size]

@@ -12,7 +12,8 @@ import numpy as np
 from ..config import ReconstructionConfig
 from ..errors import ConfigurationError
 from ..recon.filters import transform_size
-from ..recon.gridrec import BATCH
+from ..recon.gridding import BATCH
+from ..recon.kernel import KERNEL_WIDTH
 from ..recon.preprocess import Preprocessing
 
 logger = logging.getLogger(__name__)
@@ -20,9 +21,9 @@ logger = logging.getLogger(__name__)
 _GIB = 1 << 30
 # The interpreter with torch, numpy, tiled and what they load (measured: 0.45 to 0.6 GiB).
 _LIBRARIES = 0.6 * _GIB
-# Bytes for each value of a sinogram that hold the geometry of gridrec: indices and weights of the
-# neighbours of each sample (measured).
-_GEOMETRY = 150
+# What gridrec takes beside its tables, and the samples and slices that go through together: what is
+# put in order at once while the tables are made, and what each of some threads has at hand.
+_AT_HAND = 40 << 20
 # Float32 values for each value of a slab while it is corrected: the attenuation, what it is made
 # from, and what a step makes of it (stripes and phase make copies).
 _COPIES, _COPIES_OF_STEPS = 2, 4
@@ -154,16 +155,20 @@ def _reconstruction(config: ReconstructionConfig, n_angles: int, n_columns: int)
     """
     size = transform_size(config.oversampling * n_columns)
     batch = BATCH["cpu"]
-    grid = 8 * batch * size * (size // 2 + 3)
-    half = 8 * batch * n_columns * (size // 2 + 1)
-    geometry = _GEOMETRY * n_angles * n_columns
+    cells, n_samples = size * (size // 2 + 3), n_angles * (size // 2 + 1)
+    # Index and weight of each neighbour of each sample; and of each cell, where its own begin,
+    # twice, and how many they are.
+    table = 8 * KERNEL_WIDTH**2 * n_samples
+    order = 12 * cells + max(_AT_HAND, 15 * cells)
+    grid, half = 8 * batch * cells, 8 * batch * n_columns * (size // 2 + 1)
+    gridrec = table + order + 8 * batch * n_samples + half
     sinograms, slices = _FLOAT * batch * n_angles * n_columns, _FLOAT * batch * n_columns**2
     match config.method:
         case "fbp":  # copies on finer columns, and the pairs of pixels and angles at hand
             rows = min(config.slab_rows, 32)
             return 12 * sinograms * rows // batch + 100 * 2**20
         case "sirt":
-            return 2 * geometry + 7 * grid + half + 4 * sinograms + 4 * slices
+            return gridrec + table + 5 * grid + 4 * sinograms + 4 * slices
         case "tv":
-            return 3 * geometry + 8 * grid + 2 * half + 8 * sinograms + 10 * slices
-    return geometry + 2 * grid + half
+            return 2 * gridrec + table + 5 * grid + 8 * sinograms + 10 * slices
+    return gridrec

@@ -19,7 +19,8 @@ from ..errors import ReconstructionError
 from ..geometry import ScanGeometry
 from .checks import first_not_finite
 from .filters import transform_size
-from .gridrec import BATCH, Block, Gridding
+from .gridding import BATCH, Block, Gridding
+from .threads import Threads
 
 if TYPE_CHECKING:  # reconstruction needs numpy and torch only, and this needs pydantic
     from ..config import FilterName
@@ -90,7 +91,7 @@ class IncrementalGridrec:
         self.geometry = geometry
         self.n_slices = n_slices
         self._gridding = Gridding(geometry, filter, oversampling, device, block)
-        self.origin = self._gridding.origin
+        self.origin = self._gridding.grid.origin
         self._shares = geometry.shares
         self._theta = geometry.theta.copy()
         self._settled = False
@@ -210,22 +211,24 @@ class IncrementalGridrec:
         chosen = np.arange(self.n_slices)[slices]
         n = self.geometry.n_columns
         images = torch.empty((len(chosen), n, n), device=self._gridding.device)
-        for rows, state in zip(self._rows, self._states, strict=True):
-            places = np.flatnonzero((chosen >= rows.start) & (chosen < rows.stop))
-            if len(places) == 0:
-                continue
-            part = slice(places[0], places[0] + rows.stop - rows.start)
-            if not self._waiting and np.array_equal(chosen[part], np.arange(self.n_slices)[rows]):
-                self._gridding.slices(state, out=images[part], step=step)
-                continue
-            inside = torch.from_numpy(chosen[places] - rows.start).to(state.device)
-            extended = state[:, inside]
-            for place, block in blocks.items():
-                attenuation = self._waiting[place][rows][inside]
-                self._gridding.add(extended, block, attenuation)
-            some = torch.empty((len(places), n, n), device=images.device)
-            self._gridding.slices(extended, out=some, step=step)
-            images[torch.from_numpy(places).to(images.device)] = some
+        with Threads(self._gridding.device) as threads:
+            for rows, state in zip(self._rows, self._states, strict=True):
+                places = np.flatnonzero((chosen >= rows.start) & (chosen < rows.stop))
+                if len(places) == 0:
+                    continue
+                part = slice(places[0], places[0] + rows.stop - rows.start)
+                all_of_it = np.array_equal(chosen[part], np.arange(self.n_slices)[rows])
+                if not self._waiting and all_of_it:
+                    self._gridding.slices(state, images[part], step, threads)
+                    continue
+                inside = torch.from_numpy(chosen[places] - rows.start).to(state.device)
+                extended = state[:, inside]
+                for place, block in blocks.items():
+                    attenuation = self._waiting[place][rows][inside]
+                    self._gridding.add(extended, block, attenuation)
+                some = torch.empty((len(places), n, n), device=images.device)
+                self._gridding.slices(extended, some, step, threads)
+                images[torch.from_numpy(places).to(images.device)] = some
         return images
 
     def result(self, slices: slice = slice(None)) -> torch.Tensor:

@@ -19,7 +19,8 @@ from torch.nn import functional as F
 
 from ..geometry import ScanGeometry
 from .checks import check_attenuation
-from .gridrec import BATCH, Gridrec
+from .gridding import BATCH
+from .gridrec import Gridrec
 from .project import Projector
 
 logger = logging.getLogger(__name__)

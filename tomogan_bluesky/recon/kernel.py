@@ -15,6 +15,11 @@ import torch
 from ..geometry import ScanGeometry
 from .filters import transform_size
 
+KERNEL_WIDTH = 4
+"""Grid points, along each axis, that take part in a sample."""
+# Terms of which `neighbours` computes the weights at once, in double precision.
+_TERMS_AT_ONCE = 2**18
+
 
 def slice_origin(n_columns: int) -> tuple[int, int]:
     """Pixel (row, column) of the rotation axis in a slice, the same as in TomoPy's gridrec."""
@@ -99,7 +104,7 @@ class FourierGrid:
         self,
         geometry: ScanGeometry,
         oversampling: float,
-        kernel_width: int = 4,
+        kernel_width: int = KERNEL_WIDTH,
         device: str | torch.device = "cpu",
     ) -> None:
         n = geometry.n_columns
@@ -138,7 +143,15 @@ class FourierGrid:
             Flat indices into the grid.
         weights : torch.Tensor, float32, as `cells`
         """
-        return self.neighbours_at(self._theta[projections])
+        theta = self._theta[projections]
+        n_terms = self.n_frequencies * self._kernel.width**2
+        at_once = max(1, _TERMS_AT_ONCE // n_terms)
+        shape = (len(theta) * self.n_frequencies, self._kernel.width**2)
+        cells, weights = torch.empty(shape, dtype=torch.int32), torch.empty(shape)
+        for first in range(0, len(theta), at_once):
+            some = slice(first * self.n_frequencies, (first + at_once) * self.n_frequencies)
+            cells[some], weights[some] = self.neighbours_at(theta[first : first + at_once])
+        return cells, weights
 
     def conjugated_at(self, theta: np.ndarray) -> torch.Tensor:
         """Which projections at these angles enter as their conjugates: bool, on the CPU."""
@@ -146,25 +159,42 @@ class FourierGrid:
 
     def neighbours_at(self, theta: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """`neighbours` of projections at other angles than the geometry's."""
+        positions = self._positions(theta)
+        cells = self._cells(*(self._points(position) for position in positions))
+        u_weights, v_weights = (self._weights(position) for position in positions)
+        weights = v_weights[:, :, None] * u_weights[:, None]
+        return cells, weights.flatten(1)
+
+    def cells_at(self, theta: np.ndarray) -> torch.Tensor:
+        """The cells of `neighbours_at`, at a fifth of the cost."""
+        return self._cells(*(self._points(position) for position in self._positions(theta)))
+
+    def _positions(self, theta: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Where samples lie, in columns and in rows of the grid: float64, shape (sample, 1)."""
         angles = torch.tensor(theta)
         sign = torch.where(self.conjugated_at(theta), -1.0, 1.0)
-        u, u_weights = self._along_axis(torch.outer(sign * torch.cos(angles), self._k))
-        v, v_weights = self._along_axis(torch.outer(-sign * torch.sin(angles), self._k))
-        column_start = (u + self.margin).mul_(self.size)
-        cells = column_start[:, None] + v.remainder_(self.size)[:, :, None]
-        weights = v_weights[:, :, None] * u_weights[:, None]
-        return cells.flatten(1), weights.flatten(1)
+        u = torch.outer(sign * torch.cos(angles), self._k)
+        v = torch.outer(-sign * torch.sin(angles), self._k)
+        return u.view(-1, 1), v.view(-1, 1)
 
-    def _along_axis(self, position: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Grid points under the kernel (int32) and their weights (float32), (sample, point).
-
-        Every other weight is negative: the transform begins half its length before the axis.
-        """
-        position = position.reshape(-1, 1)
+    def _points(self, position: torch.Tensor) -> torch.Tensor:
+        """Grid points under the kernel along an axis: int32, shape (sample, point)."""
         first = torch.ceil(position - self._kernel.width / 2)
-        points = first + torch.arange(self._kernel.width)
-        points, weights = points.int(), self._kernel(position - points).float()
-        return points, torch.where(points % 2 == 0, weights, -weights)
+        return (first + torch.arange(self._kernel.width)).int()
+
+    def _cells(self, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """Flat indices of all pairs of points."""
+        column_start = (u + self.margin).mul_(self.size)
+        return (column_start[:, None] + v.remainder_(self.size)[:, :, None]).flatten(1)
+
+    def _weights(self, position: torch.Tensor) -> torch.Tensor:
+        """Of the grid points along an axis: float32, shape (sample, point).
+
+        Every other one is negative: the transform begins half its length before the axis.
+        """
+        points = self._points(position)
+        weights = self._kernel(position - points).float()
+        return torch.where(points % 2 == 0, weights, -weights)
 
     def fold(self, grid: torch.Tensor) -> torch.Tensor:
         """The first columns of the half plane, with what lies in the margin added as conjugates.
