@@ -78,7 +78,8 @@ class Scratch:
         """Float32, not initialised; what was given before is overwritten."""
         size = math.prod(shape)
         if len(self._memory) < size:
-            self._memory = torch.empty(size, device=self._memory.device)
+            with torch.inference_mode(False):  # what is made there can't be written to elsewhere
+                self._memory = torch.empty(size, device=self._memory.device)
         return self._memory[:size].view(shape)
 
 
