@@ -2,7 +2,7 @@
 
     python benchmarks/denoising.py [--quick] [--json] [--model NAME_OR_PATH ...] [--picture FILE]
     python benchmarks/denoising.py --case 256 --doses 0.25 --by-kind
-    python benchmarks/denoising.py --case noise2inverse tooth --minutes 5 --tooth tooth.h5
+    python benchmarks/denoising.py --case noise2inverse tooth --minutes 2 5 --tooth tooth.h5
 
 Cases are the pinned sets: ``512`` and ``256`` (samples of the kinds that were trained on, from
 seeds that were not), ``512-foreign`` and ``256-foreign`` (a sixth kind, rings, blur, drift), and
@@ -185,7 +185,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one set, dose and slice a kind")
     parser.add_argument("--json", action="store_true", help="one object a line")
     parser.add_argument("--case", nargs="+", choices=[*PINNED_SETS, *_LEARNED], metavar="CASE")
-    parser.add_argument("--minutes", type=float, default=5.0, help="of each training on a scan")
+    parser.add_argument(
+        "--minutes",
+        nargs="+",
+        type=float,
+        default=[5.0],
+        help="of the processor, of each training on a scan (5)",
+    )
     parser.add_argument(
         "--tooth", type=Path, metavar="FILE", help="Data Exchange file of the tooth"
     )

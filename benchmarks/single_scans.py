@@ -4,13 +4,17 @@ Two cases. ``noise2inverse``: the slices of a pinned set at dose 1/4, as if they
 which no clean data are known; the truth is known to the scores alone. ``tooth``: a real scan, whose
 photons are divided at random into a share, which is denoised, and the rest, which is the reference:
 its noise is independent (the scan itself would contain the noise of its share).
+
+Times are of the processor, of all threads together: on one thread of a quiet machine they are those
+of the clock, and on a busy one still the same work.
 """
 
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,12 +32,15 @@ from tomogan_bluesky.training.noise2inverse import (
     split_pairs,
 )
 from tomogan_bluesky.training.noise_profile import measure_noise, split_exposure
+from tomogan_bluesky.training.pairs import Pairs
 from tomogan_bluesky.training.pinned import PINNED_SETS, PinnedScans, PinnedSlices
 from tomogan_bluesky.training.scoring import NOISY, Result, score
+from tomogan_bluesky.training.settings import FINE_TUNING_RATE
 from tomogan_bluesky.training.trainer import TrainingConfig, train
 
 _DOSE = 0.25
 _TOOTH_SHARES = (0.25, 0.1)
+_DIVISIONS = 4  # of the photons, each at random: so noise of other halves is learned from, too
 
 Denoise = Callable[[torch.Tensor], torch.Tensor]
 
@@ -51,55 +58,63 @@ def denoiser(generator: Generator) -> Denoise:
 
 
 def learned(
-    splits: torch.Tensor, minutes: float, start: str | None = None, crop: int = 96
+    pairs: Sequence[Pairs], minutes: float, start: str | None = None
 ) -> tuple[Denoise, int]:
-    """A network that was trained on the splits of a scan, and the steps that it took."""
-    options: dict = {"network": "unet4", "options": {"base": 16}, "learning_rate": 1e-3}
+    """A network that was trained on pairs of a scan, and the steps that fit into the time."""
+    options: dict = {"network": "unet4", "options": {"base": 16}}
     network = None
     if start is not None:
         network, card = load_generator(start)
         name, of_network = parse_generator(card.network)
-        # A network that knows its work already is changed with care.
-        options = {"network": name, "options": of_network, "learning_rate": 2e-4}
-    config = TrainingConfig(minutes=minutes, crop=crop, checkpoint_every=10**6, **options)
-    with tempfile.TemporaryDirectory() as folder:
-        generator = train(config, split_pairs(splits), folder, start=network)
-        from tomogan_bluesky.training.checkpoint import CHECKPOINT, averaged_generator
+        options = {"network": name, "options": of_network, "learning_rate": FINE_TUNING_RATE}
 
-        steps = averaged_generator(Path(folder) / CHECKPOINT)[2].step
-    return denoiser(generator), steps
+    def trained(steps: int) -> tuple[Generator, float]:
+        config = TrainingConfig(steps=steps, checkpoint_every=10**6, **options)
+        with tempfile.TemporaryDirectory() as folder:
+            before = time.process_time()
+            return train(config, pairs, folder, start=network), time.process_time() - before
+
+    steps = steps_within(60 * minutes, lambda n: trained(n)[1])
+    return denoiser(trained(steps)[0]), steps
+
+
+def steps_within(seconds: float, spent: Callable[[int], float]) -> int:
+    """How many steps of a training fit into a time, of which a few are tried first."""
+    spent(2)  # the first ones are slow
+    few, more = spent(2), spent(8)
+    return max(1, round((seconds - few) / max((more - few) / 6, 1e-4)))
 
 
 def auto_denoise(splits: np.ndarray, minutes: float) -> tuple[np.ndarray, int]:
     """Slices of auto-denoise's Noise2Noise on the same splits in the same time, and its epochs.
 
-    Averaged over its two inputs, as it does by itself. The time of an epoch is measured first.
+    Averaged over its two inputs, as it does by itself.
     """
     from autoden import N2N
     from autoden.models.config import NetworkParamsUNet
 
-    def trained(epochs: int) -> tuple[object, np.ndarray, float]:
+    def trained(epochs: int) -> tuple[Any, np.ndarray, float]:
         torch.manual_seed(0)
         np.random.seed(0)  # noqa: NPY002  # it draws from there
         algorithm = N2N(
             model=NetworkParamsUNet(n_features=16), batch_size=1, device="cpu", verbose=False
         )
         inputs, targets, mask = algorithm.prepare_data(splits)
-        start = time.perf_counter()
+        before = time.process_time()
         algorithm.train(inputs, targets, mask, epochs=epochs)
-        return algorithm, inputs, time.perf_counter() - start
+        return algorithm, inputs, time.process_time() - before
 
-    _, _, once = trained(1)
-    _, _, twice = trained(3)
-    epochs = max(1, int(60 * minutes / max((twice - once) / 2, 1e-3)))
+    _, _, one = trained(1)
+    _, _, two = trained(2)
+    epochs = max(1, round((60 * minutes - one) / max(two - one, 1e-4)))
     algorithm, inputs, _ = trained(epochs)
-    return np.asarray(algorithm.infer(inputs), np.float32), epochs  # type: ignore[attr-defined]
+    return np.asarray(algorithm.infer(inputs), np.float32), epochs
 
 
 def noise2inverse(
-    minutes: float, slices_a_kind: int | None, with_auto_denoise: bool
+    times: Sequence[float], slices_a_kind: int | None, with_auto_denoise: bool
 ) -> Iterator[Result]:
-    """The pinned set ``256`` at dose 1/4, learned from itself."""
+    """The pinned set ``256`` at dose 1/4, learned from itself for so many minutes each."""
     recipe = PINNED_SETS["256"]
     scans = PinnedScans(recipe, slices_a_kind)
     measured = scans.measured(_DOSE)
@@ -112,21 +127,24 @@ def noise2inverse(
         {_DOSE: noisy.numpy()},
     )
     splits = _splits(measured, scans.geometry)
-    case = f"256, learned from itself, {minutes:g} min"
-    yield score(case, _DOSE, NOISY, noisy.numpy(), slices)
-    denoise, steps = learned(splits, minutes)
-    print(f"Noise2Inverse: {steps} steps", file=sys.stderr)
-    averaged, full = averaged_splits(denoise, splits), denoise(noisy)
-    yield score(case, _DOSE, "Noise2Inverse, averaged halves", averaged.numpy(), slices)
-    yield score(case, _DOSE, "Noise2Inverse, full angle", full.numpy(), slices)
-    if with_auto_denoise:
-        images, epochs = auto_denoise(splits.numpy(), minutes)
-        print(f"auto-denoise: {epochs} epochs", file=sys.stderr)
-        yield score(case, _DOSE, "auto-denoise, averaged halves", images, slices)
-    simulated = denoiser(load_generator(DEFAULT_MODEL)[0])
-    yield score(case, _DOSE, "simulated model", simulated(noisy).numpy(), slices)
-    adapted, _ = learned(splits, minutes, DEFAULT_MODEL)
-    yield score(case, _DOSE, "simulated model, fine-tuned", adapted(noisy).numpy(), slices)
+    pairs = split_pairs(splits)
+    simulated = denoiser(load_generator(DEFAULT_MODEL)[0])(noisy).numpy()
+    for minutes in times:
+        case = f"256, {minutes:g} min"
+        yield score(case, _DOSE, NOISY, noisy.numpy(), slices)
+        denoise, steps = learned(pairs, minutes)
+        print(f"Noise2Inverse: {steps} steps", file=sys.stderr)
+        averaged, full = averaged_splits(denoise, splits), denoise(noisy)
+        yield score(case, _DOSE, "Noise2Inverse, averaged halves", averaged.numpy(), slices)
+        yield score(case, _DOSE, "Noise2Inverse, full angle", full.numpy(), slices)
+        if with_auto_denoise:
+            images, epochs = auto_denoise(splits.numpy(), minutes)
+            print(f"auto-denoise: {epochs} epochs", file=sys.stderr)
+            yield score(case, _DOSE, "auto-denoise, averaged halves", images, slices)
+        yield score(case, _DOSE, "simulated model", simulated, slices)
+        adapted, steps = learned(pairs, minutes, DEFAULT_MODEL)
+        print(f"fine-tuned: {steps} steps", file=sys.stderr)
+        yield score(case, _DOSE, "simulated model, fine-tuned", adapted(noisy).numpy(), slices)
 
 
 def _splits(measured: torch.Tensor, geometry: ScanGeometry) -> torch.Tensor:
@@ -139,7 +157,7 @@ def _splits(measured: torch.Tensor, geometry: ScanGeometry) -> torch.Tensor:
     return torch.stack(parts)
 
 
-def tooth(file: Path, minutes: float) -> Iterator[Result]:
+def tooth(file: Path, times: Sequence[float]) -> Iterator[Result]:
     """A real scan, divided into a share of its photons and the rest."""
     import h5py
 
@@ -168,24 +186,25 @@ def tooth(file: Path, minutes: float) -> Iterator[Result]:
         noisy = pipeline.reconstruct(sinograms)
         reference = pipeline.reconstruct(pipeline.attenuation(*rows, rest)[0]).numpy()
         slices = PinnedSlices(("tooth",) * len(noisy), reference, reference, {})
-        splits = _splits(sinograms, geometry)
         # With few angles, halves of them are full of streaks: halves of the photons are not.
+        angles = split_pairs(_splits(sinograms, geometry))
         of_share = profile.model_copy(update={"gain": profile.gain / share})
-        photons = torch.stack(
-            [
-                pipeline.reconstruct(pipeline.attenuation(*rows, half)[0])
-                for half in split_exposure(low, dark, of_share, 0.5, rng)
-            ]
-        )
-        yield score("tooth", share, NOISY, noisy.numpy(), slices)
-        simulated = denoiser(load_generator(DEFAULT_MODEL)[0])
-        yield score("tooth", share, "simulated model", simulated(noisy).numpy(), slices)
-        for name, halves, start in (
-            ("Noise2Inverse on the scan", splits, None),
-            ("halves of the photons", photons, None),
-            ("simulated, fine-tuned on angles", splits, DEFAULT_MODEL),
-            ("simulated, fine-tuned on photons", photons, DEFAULT_MODEL),
-        ):
-            denoise, steps = learned(halves, minutes, start)
-            print(f"{name}: {steps} steps", file=sys.stderr)
-            yield score("tooth", share, name, denoise(noisy).numpy(), slices)
+        photons = []
+        for _ in range(_DIVISIONS):
+            parts = split_exposure(low, dark, of_share, 0.5, rng)
+            halves = [pipeline.reconstruct(pipeline.attenuation(*rows, part)[0]) for part in parts]
+            photons += split_pairs(torch.stack(halves))
+        simulated = denoiser(load_generator(DEFAULT_MODEL)[0])(noisy).numpy()
+        for minutes in times:
+            case = f"tooth, {minutes:g} min"
+            yield score(case, share, NOISY, noisy.numpy(), slices)
+            yield score(case, share, "simulated model", simulated, slices)
+            for name, pairs, start in (
+                ("Noise2Inverse on the scan", angles, None),
+                ("halves of the photons", photons, None),
+                ("simulated, fine-tuned on angles", angles, DEFAULT_MODEL),
+                ("simulated, fine-tuned on photons", photons, DEFAULT_MODEL),
+            ):
+                denoise, steps = learned(pairs, minutes, start)
+                print(f"{name}: {steps} steps", file=sys.stderr)
+                yield score(case, share, name, denoise(noisy).numpy(), slices)

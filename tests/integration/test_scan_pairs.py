@@ -129,6 +129,9 @@ def test_a_full_dose_scan_is_divided_into_honest_ones(archive, source, technique
     assert 0.8 < ratio < 1.2
     errors = [(p.noisy[:, 0] - p.target)[:, 12:-12, 12:-12] for p in (divided.pairs, paired.pairs)]
     assert 0.8 < errors[0].std() / errors[1].std() < 1.3
+    (halves,) = source.low_dose(query, [0.5, 0.5])
+    assert halves.least_noise == pytest.approx(LEAST_NOISE / 2, rel=0.2)  # for the scan itself
+    assert not torch.equal(halves.pairs.noisy[:3], halves.pairs.noisy[3:])  # divided anew
     with pytest.raises(ConfigurationError, match="between 0 and 1"):
         source.low_dose(query, [1.0])
 

@@ -62,7 +62,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     stages.add_argument("--batch", type=int, help="crops a step (8)")
     stages.add_argument("--crop", type=int, help="width of a crop in pixels (96)")
-    stages.add_argument("--learning-rate", type=float, help="of Adam (1e-3; gan stage: 2e-4)")
+    stages.add_argument(
+        "--learning-rate", type=float, help="of Adam (1e-3; with --finetune and of gan: 2e-4)"
+    )
     stages.add_argument("--pixel-loss", choices=("l1", "charbonnier"), help="l1 (default)")
     stages.add_argument("--ms-ssim-weight", type=float, help="of MS-SSIM in the loss (0)")
     stages.add_argument("--adversarial-loss", choices=("bce", "hinge"), help="bce (default)")
@@ -135,7 +137,7 @@ def make_config(
 
     from ..models.generator import parse_generator
     from ..training.objective import vgg16_sha256
-    from ..training.settings import RECIPES, TrainingConfig
+    from ..training.settings import FINE_TUNING_RATE, RECIPES, TrainingConfig
 
     settings: dict[str, Any] = {"processes": world.size, "precision": _precision(args.device)}
     settings |= RECIPES[args.recipe][stage]
@@ -147,6 +149,7 @@ def make_config(
     }
     options = {k: v for k in ("base", "depth") if (v := getattr(args, k)) is not None}
     if start is not None:
+        settings.setdefault("learning_rate", FINE_TUNING_RATE)
         settings["network"], settings["options"] = parse_generator(start)
         given = {"network": args.network, **options}
         there = {"network": settings["network"], **settings["options"]}

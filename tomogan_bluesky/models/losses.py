@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-PixelLossName = Literal["l1", "charbonnier", "l2"]
+PixelLossName = Literal["l1", "charbonnier"]
 AdversarialName = Literal["bce", "hinge"]
 
 # Wang, Simoncelli and Bovik, Asilomar 2003: the weights of the scales, the finest first; the
@@ -23,14 +23,11 @@ _CHARBONNIER = 1e-3
 
 
 def pixel_loss(name: PixelLossName, denoised: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Mean error of each image, shape (N,): absolute, Charbonnier's smooth version, or squared.
+    """Mean error of each image, shape (N,): absolute, or Charbonnier's smooth version of it.
 
-    Charbonnier et al., ICIP 1994: ``sqrt(e² + ε²) - ε``, which is 0 for equal images. The square is
-    for targets that are noisy themselves: their mean is learned of fewer of them than their median.
+    Charbonnier et al., ICIP 1994: ``sqrt(e² + ε²) - ε``, which is 0 for equal images.
     """
     error = denoised - target
-    if name == "l2":
-        return error.square().mean((1, 2, 3))
     if name == "charbonnier":
         size = (error.square() + _CHARBONNIER**2).sqrt() - _CHARBONNIER
     else:

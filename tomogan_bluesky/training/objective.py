@@ -163,8 +163,6 @@ class Objective:
         config = self._config
         found, target = batch.relative(denoised), batch.relative(batch.target)
         weight = (batch.contrast / batch.noise).sqrt()
-        if config.pixel_loss == "l2":
-            weight = weight.square()  # as the errors are
         terms = {"pixel": (weight * pixel_loss(config.pixel_loss, found, target)).mean()}
         if config.ms_ssim_weight:
             terms["ms_ssim"] = config.ms_ssim_weight * ms_ssim_loss(found, target).mean()

@@ -39,6 +39,7 @@ from .pairs_file import open_pairs, provenance_of, write_pairs
 logger = logging.getLogger(__name__)
 
 Mode = Literal["supervised", "noise2noise", "noise2inverse"]
+_HALF = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,13 +142,15 @@ class ScanPairs:
         """Full-dose scans made low-dose by the noise profile of their detector.
 
         The photons of each scan are divided at random: a share of them is the noisy scan, the rest
-        the target, whose noise is its own.
+        the target, whose noise is its own. What learns from halves or more is meant for the scans
+        themselves, as in noise2inverse but with all projections; what learns from
+        less, for scans of that dose.
 
         Parameters
         ----------
         query : ScanQuery
         doses : sequence of float
-            Shares, in (0, 1).
+            Shares, in (0, 1); each is divided anew.
         seed : int
         """
         if not doses or not all(0 < dose < 1 for dose in doses):
@@ -156,7 +159,7 @@ class ScanPairs:
             find_runs(self._reader.catalog, query),
             ("low-dose", *doses, seed),
             lambda scan: (len(doses) * scan.shape[0], _thinned(scan, doses, seed)),
-            share=max(doses),
+            share=1.0 if max(doses) >= _HALF else max(doses),
         )
 
     def noise2noise(self, query: ScanQuery) -> list[SamplePairs]:

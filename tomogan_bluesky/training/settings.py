@@ -99,6 +99,9 @@ class TrainingConfig(BaseModel):
         return depth_of(self.network, self.options)
 
 
+FINE_TUNING_RATE = 2e-4
+"""Learning rate of a pixel stage that begins with a finished network, which knows its work."""
+
 # What the review of TomoGAN says of its training: 512 x 512 slices, batches of 16 on four GPUs,
 # Adam at 2e-4, 200 epochs, flips and rotations (which all of our trainings have), and the sum of
 # L1, binary cross-entropy and VGG-16 features. It does not give the weights of that sum.

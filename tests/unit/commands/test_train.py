@@ -73,6 +73,9 @@ def test_default_is_the_recipe_of_the_shipped_model(tmp_path):
     args = parser.parse_args(["train", "--simulated", "--output", str(tmp_path)])
     config = train_stages.make_config(args, "pixel", World())
     assert config.minutes == 45
+    assert config.learning_rate == 1e-3
+    # A network that knows its work is changed with care.
+    assert train_stages.make_config(args, "pixel", World(), "unet4(base=4)").learning_rate == 2e-4
     recipes, validation = train_data._recipes(args, config)
     assert sum(recipe.n_slices for recipe in recipes) == 680
     assert validation.doses == (1.0, 0.25, 0.1)
