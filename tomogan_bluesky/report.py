@@ -33,7 +33,8 @@ class RunReport:
         The first error; for a success, what is still to be said (frames missing or rejected).
     frames : FrameAccount
     seconds : dict of str to float
-        Time by stage: "live", "model", "intake", "centre", "reconstruct", "denoise", "publish".
+        Time by stage: "live", "model", "intake", "centre", "reconstruct", "denoise", "check",
+        "publish".
     n_slices, n_failed_slices : int
         Slices published, and those of them that hold NaN because their slab failed.
     n_clamped : int
@@ -63,6 +64,9 @@ class RunReport:
         where they were published during the scan.
     already_done : bool
         A successful derived run of the same settings was there, and nothing was computed.
+    checks : dict of str to float
+        The largest number of each check of denoised slices (see `pipeline.checks`); what they mean
+        where they are too large is in `reason`.
     spooled : bool
         A server was away: the derived run waits on disk, and is brought there when it is back.
     """
@@ -87,6 +91,7 @@ class RunReport:
     lag_s: float | None = None
     first_slice_lag_s: float | None = None
     already_done: bool = False
+    checks: dict[str, float] = field(default_factory=dict)
     spooled: bool = False
 
     def as_dict(self) -> dict[str, Any]:
@@ -125,12 +130,19 @@ class RunRecord:
         ------
         StageFailed
         """
+        with self.timed(name):
+            try:
+                yield
+            except Exception as error:
+                self.fail(name, error)
+                raise StageFailed(name) from error
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Time something whose errors are not those of the run."""
         started = time.perf_counter()
         try:
             yield
-        except Exception as error:
-            self.fail(name, error)
-            raise StageFailed(name) from error
         finally:
             self.seconds[name] += time.perf_counter() - started
 

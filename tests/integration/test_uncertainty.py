@@ -17,12 +17,15 @@ from tomogan_bluesky import (
 )
 from tomogan_bluesky.denoise.denoiser import TorchScriptDenoiser
 from tomogan_bluesky.errors import ModelError
+from tomogan_bluesky.pipeline.checks import SliceChecks
 from tomogan_bluesky.pipeline.slabs import SlabPipeline
 from tomogan_bluesky.publish.server import serve_catalog
 from tomogan_bluesky.publish.tiled_publisher import TiledPublisher
 from tomogan_bluesky.recon.beam import Beam
+from tomogan_bluesky.run import processing
 from tomogan_bluesky.sim.beamline import SimBeamline
 from tomogan_bluesky.sim.plans import tomo_scan
+from tomogan_bluesky.training.noise_profile import NoiseProfile
 
 ANGLES_DEG = np.linspace(0.0, 180.0, 31)
 
@@ -67,6 +70,8 @@ def test_it_comes_back_from_tiled_beside_the_slices(tmp_path):
         assert report.exit_status == "success", report.reason
         stream = client[report.derived_uid]["primary"]
         found = {n: stream[n].read() for n in ("reconstruction", "denoised", "uncertainty")}
+        spots = stream["strangest_spot"].read()
+    assert spots.max() == pytest.approx(report.checks["strangest_spot"])
     per_pixel = torch.from_numpy(found["reconstruction"] / np.float32(1000))
     denoised, uncertainty = TorchScriptDenoiser(model).with_uncertainty(per_pixel)
     assert found["uncertainty"].shape == found["denoised"].shape == (3, size, size)
@@ -83,6 +88,65 @@ def test_slabs_change_no_bit_and_neighbours_are_seen(model):
     for name, expected in zip(("denoised", "uncertainty"), direct, strict=True):
         np.testing.assert_array_equal(by_one[name], at_once[name])
         np.testing.assert_array_equal(by_one[name], expected)
+
+
+@pytest.fixture
+def photons(monkeypatch):
+    """The flats of these documents are without noise: here they have that of ten thousand."""
+    known = {"gain": 1.0, "read_noise": 2.0, "flat_electrons": 1e4}
+    profile = NoiseProfile(**known, flat_pattern=0.0, blur_px=0.0)
+    monkeypatch.setattr(processing, "measure_noise", lambda *frames: profile)
+
+
+def test_checks_stand_beside_each_slice_and_in_the_report(model, photons):
+    docs, report, _ = run_through(model)
+    slices = slice_events(docs)
+    for doc in slices:
+        for name in ("chi2_reconstruction", "chi2_denoised", "strangest_spot"):
+            assert np.isfinite(doc["data"][name])
+        assert np.isnan(doc["data"]["strangeness"])  # the card does not say what it knows
+    assert report.checks["chi2_denoised"] == max(d["data"]["chi2_denoised"] for d in slices)
+    assert report.seconds["check"] > 0
+    docs, report, _ = run_through(model, denoising=DenoisingConfig(check_slices=1))
+    known = [np.isfinite(d["data"]["chi2_denoised"]) for d in slice_events(docs)]
+    assert known == [False, True, False]
+    docs, report, _ = run_through(model, denoising=DenoisingConfig(check_slices=0))
+    assert "chi2_denoised" not in slice_events(docs)[0]["data"]
+    assert report.checks == {}
+
+
+def test_slices_that_contradict_the_projections_are_remarked_on(model, photons, monkeypatch):
+    work = TorchScriptDenoiser.with_uncertainty
+
+    def darker(self, *args):
+        denoised, uncertainty = work(self, *args)
+        return 0.8 * denoised, uncertainty
+
+    monkeypatch.setattr(TorchScriptDenoiser, "with_uncertainty", darker)
+    docs, report, _ = run_through(model)
+    assert report.exit_status == "success"
+    assert "contradict their projections" in report.reason
+    assert "contradict their projections" in docs[-1][1]["reason"]
+
+
+def test_without_photons_nothing_is_said_of_projections(model):
+    docs, report, _ = run_through(model)
+    assert all(np.isnan(doc["data"]["chi2_denoised"]) for doc in slice_events(docs))
+    assert set(report.checks) == {"strangest_spot"}
+
+
+def test_checks_that_fail_cost_no_slices(model, monkeypatch):
+    def fail(*args):
+        raise ValueError("no such thing")
+
+    monkeypatch.setattr(SliceChecks, "_check", fail)
+    docs, report, found = run_through(model)
+    assert (report.exit_status, report.n_failed_slices) == ("success", 0)
+    assert "could not be checked: no such thing" in report.reason
+    monkeypatch.setattr(processing, "slice_checks", fail)
+    docs, report, found = run_through(model)
+    assert (report.exit_status, report.n_failed_slices) == ("success", 0)
+    assert np.isfinite(found["uncertainty"]).all()
 
 
 def test_it_can_be_left_out_and_changes_no_other_bit(model):

@@ -71,9 +71,15 @@ def table(found: Mapping[str, float]) -> str:
 
 
 def draw(
-    path: Path, truth: np.ndarray, reconstruction: np.ndarray, denoised: np.ndarray, title: str
+    path: Path,
+    truth: np.ndarray,
+    reconstruction: np.ndarray,
+    denoised: np.ndarray,
+    title: str,
+    uncertainty: np.ndarray | None = None,
 ) -> None:
-    """Write a picture of one slice: phantom, reconstruction, denoised, and what is left over.
+    """Write a picture of one slice: phantom, reconstruction, denoised, and what is left over; where
+    it is known, beside what was said beforehand of how much that may be.
 
     Parameters
     ----------
@@ -81,13 +87,16 @@ def draw(
         PNG file.
     truth, reconstruction, denoised : float32 arrays, shape (y, x), 1/pixel
     title : str
+    uncertainty : float32 array, shape (y, x), 1/pixel, optional
+        Half-width of the interval that nine of ten errors are within.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(14, 3.9), dpi=110, layout="constrained")
+    n = 4 if uncertainty is None else 5
+    figure = Figure(figsize=(3.5 * n, 3.9), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, 4)
+    axes = figure.subplots(1, n)
     low, high = float(truth.min()), float(np.quantile(truth, 0.999))
     margin = 0.15 * (high - low)
     panels = (
@@ -106,6 +115,10 @@ def draw(
     shown = axes[3].imshow(rest, cmap="RdBu_r", vmin=-limit, vmax=limit)
     axes[3].set_title("denoised − phantom")
     figure.colorbar(shown, ax=axes[3], label="1/pixel", pad=0.02, shrink=0.78, aspect=25)
+    if uncertainty is not None:
+        shown = axes[4].imshow(uncertainty, cmap="magma", vmin=0, vmax=limit)
+        axes[4].set_title("uncertainty: nine of ten are within")
+        figure.colorbar(shown, ax=axes[4], label="1/pixel", pad=0.02, shrink=0.78, aspect=25)
     _scale_bar(axes[0], truth.shape[1])
     for axis in axes:
         axis.set_xticks([])

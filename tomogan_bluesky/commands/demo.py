@@ -52,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
     from ..recon.phantoms import HELD_OUT_FAMILY, make_phantom
     from ..sim.beamline import SimBeamline
     from ..sim.plans import tomo_scan
+    from ..training.metrics import field_of_view
     from . import comparison
 
     started = time.perf_counter()
@@ -102,6 +103,7 @@ def run(args: argparse.Namespace) -> int:
         stream = client[report.derived_uid]["primary"]
         reconstruction = stream["reconstruction"].read()
         denoised = stream["denoised"].read() if model is not None else None
+        uncertainty = stream["uncertainty"].read() if "uncertainty" in stream else None
         quantity = "reconstruction" if denoised is None else "denoised"
         address = array_address(server.uri, report.derived_uid, quantity)
 
@@ -125,7 +127,12 @@ def run(args: argparse.Namespace) -> int:
             denoised[middle],
             f"{HELD_OUT_FAMILY}, {args.angles} projections at {args.dose:g} of the dose, "
             f"slice {middle}",
+            None if uncertainty is None else uncertainty[middle],
         )
+        if uncertainty is not None:
+            inside = field_of_view(args.size)
+            held = np.abs(denoised - noise_free) <= uncertainty
+            found["uncertainty_held"] = float(held[:, inside].mean())
         result |= {**found, "picture": str(picture)}
         say(f"\n{comparison.table(found)}\n")
     frames = report.frames
@@ -135,6 +142,11 @@ def run(args: argparse.Namespace) -> int:
         "seconds   " + ", ".join(f"{k} {v:.2f}" for k, v in report.seconds.items()) + "\n"
         f"          all slices were readable {lag:.1f} s after the last projection"
     )
+    if "uncertainty_held" in result:
+        say(
+            f"trust     {result['uncertainty_held']:.1%} of the pixels differ from the "
+            "reconstruction without noise by no more than their uncertainty says"
+        )
     if denoised is not None:
         say(f"picture   {picture}")
     say(f"in Tiled  {address}\n")

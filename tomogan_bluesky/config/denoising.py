@@ -21,6 +21,9 @@ class DenoisingConfig(Config):
     uncertainty: bool = True
     """Whether to publish how far off each pixel may be, where the model says it: the volume file is
     half as large again then."""
+    check_slices: int = Field(default=16, ge=0)
+    """How many denoised slices, evenly spread, are checked: against the projections, for spots that
+    denoising has changed, and for being like those that the model knows. 0: none."""
     on_mismatch: Literal["remark", "refuse"] = "remark"
     """Where the model was trained on slices that were reconstructed in another way: denoise, and
     say so in the derived run; or fail the run and publish the reconstruction alone."""

@@ -9,6 +9,7 @@ import logging
 import time
 from contextlib import suppress
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,14 @@ from ..geometry import ScanGeometry
 from ..intake.documents import Frame, ScanDocuments
 from ..intake.references import References
 from ..intake.sinogram import FrameAccount, FrameStore, Scan
+from ..pipeline.checks import SliceChecks
 from ..pipeline.slabs import SlabPipeline, find_rotation_centre, rows_within
 from ..recon.centre import CentreEstimate
 from ..recon.preprocess import Fields
 from ..report import ExitStatus, RunRecord, RunReport, StageFailed
-from ..training.noise_profile import measure_noise
+from ..training.noise_profile import NoiseProfile, measure_noise
+from ..trust.consistency import Photons
+from .checking import slice_checks
 from .derivation import Derivation
 from .engine import Engine
 from .harmless import suited
@@ -149,7 +153,7 @@ class RunProcessor:
                 logger.info("run %s: derived run %s is there already", self._raw_uid, uid)
                 return RunReport(self._raw_uid, uid, "success", already_done=True)
 
-        scan = geometry = estimate = pipeline = None
+        scan = geometry = estimate = pipeline = checks = None
         rows = (0, 0)
         with suppress(StageFailed):
             scan = self._complete_scan()
@@ -174,11 +178,14 @@ class RunProcessor:
                 with record.stage("publish"):
                     derived.start()
             if scan is not None and pipeline is not None:
-                publish = VolumePublisher(pipeline, derived, record, counts, engine.progress)
+                checks = self._slice_checks(scan, pipeline, rows)
+                publish = VolumePublisher(
+                    pipeline, derived, record, counts, engine.progress, checks
+                )
                 try:
                     publish(rows, scan.slabs)
                 finally:
-                    for remark in pipeline.remarks:
+                    for remark in pipeline.remarks + ([] if checks is None else checks.remarks()):
                         record.remark(remark)
         status = self._exit_status()
         frames = self._account()
@@ -205,6 +212,7 @@ class RunProcessor:
             n_previews=self._n_previews or 0,
             memory_gib=self._memory_gib,
             volume_path=derived.volume_path,
+            checks={} if checks is None else checks.worst(),
             lag_s=time.time() - self._documents.stop_doc.get("time", time.time()),
             first_slice_lag_s=(
                 counts.first_slice_time - float(scan.times.max())
@@ -303,20 +311,44 @@ class RunProcessor:
     def _suited(self, geometry: ScanGeometry) -> Denoiser | None:
         """The denoiser for this run's detector and photons, where its flats and darks tell."""
         denoiser = self._derivation.denoiser
-        if denoiser is None or not self._store.has_references:
+        if denoiser is None or self._profile is None:
             return denoiser
-        if denoiser.card.detector is None and denoiser.card.least_noise is None:
-            return denoiser
-        try:
-            frames = (self._store.reference_frames(kind) for kind in ("flat", "dark"))
-            profile = measure_noise(*frames)
-        except MissingFramesError as error:
-            logger.debug("run %s: its detector's noise is not known: %s", self._raw_uid, error)
-            return denoiser
-        denoiser, remarks = suited(denoiser, profile, geometry.n_columns, geometry.n_angles)
+        denoiser, remarks = suited(denoiser, self._profile, geometry.n_columns, geometry.n_angles)
         for remark in remarks:
             self._record.remark(remark)
         return denoiser
+
+    @cached_property
+    def _profile(self) -> NoiseProfile | None:
+        """The noise of the detector, where the run's own flats and darks tell."""
+        if not self._store.has_references:
+            return None
+        try:
+            frames = (self._store.reference_frames(kind) for kind in ("flat", "dark"))
+            return measure_noise(*frames)
+        except MissingFramesError as error:
+            logger.debug("run %s: its detector's noise is not known: %s", self._raw_uid, error)
+            return None
+
+    def _slice_checks(
+        self, scan: Scan, pipeline: SlabPipeline, rows: tuple[int, int]
+    ) -> SliceChecks | None:
+        """Checks of some slices; where they can't be made the run goes on without."""
+        denoiser, profile, photons = self._derivation.denoiser, self._profile, None
+        if denoiser is None or self._settings.denoising.check_slices == 0:
+            return None
+        try:
+            with self._record.timed("check"):
+                if profile is not None:
+                    n_flats = len(self._store.reference_frames("flat"))
+                    photons = Photons(profile.flat_electrons, profile.read_noise, n_flats)
+                first_last = pipeline.preprocess.rows_within(*rows)
+                return slice_checks(
+                    self._settings, denoiser.card, photons, scan, pipeline, first_last
+                )
+        except Exception as error:
+            self._record.remark(f"the denoised slices could not be checked: {error}")
+            return None
 
     def _references_so_far(self) -> References | None:
         has_own = self._store.has_references

@@ -11,7 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
+from ..pipeline.checks import SCALARS, SliceChecks
 from ..pipeline.slabs import Slab, SlabPipeline
 from ..publish.documents import DerivedRun
 from ..report import RunRecord, StageFailed
@@ -55,6 +57,8 @@ class VolumePublisher:
         Counts on, whatever happens.
     progress : callable, optional
         See `Engine`.
+    checks : SliceChecks, optional
+        Of some denoised slices; their numbers are published beside each slice.
     """
 
     def __init__(
@@ -64,7 +68,9 @@ class VolumePublisher:
         record: RunRecord,
         counts: SliceCounts,
         progress: Progress | None = None,
+        checks: SliceChecks | None = None,
     ) -> None:
+        self._checks = checks
         self._pipeline = pipeline
         self._derived = derived
         self._record = record
@@ -101,7 +107,8 @@ class VolumePublisher:
         denoised = () if windows is None else windows.quantities[::-1]
         quantities = ("reconstruction", *denoised)
         with record.stage("publish"):
-            self._derived.open_volume((last - first, n, n), quantities, scalars=("detector_row",))
+            scalars = ("detector_row", *(() if self._checks is None else SCALARS))
+            self._derived.open_volume((last - first, n, n), quantities, scalars)
         slabs = self._pipeline.slabs(first, last, read)
         while True:
             try:
@@ -144,9 +151,10 @@ class VolumePublisher:
             failed = not done.reconstructed or record.n_failures > failures
             rows = range(done.slab.first, done.slab.last)
             recorded = [self._pipeline.preprocess.recorded_row(row) for row in rows]
+            found = self._check(rows, done.volumes)
             with record.stage("publish"):
                 self._derived.write_slab(
-                    done.slab.first - self._first, done.volumes, {"detector_row": recorded}
+                    done.slab.first - self._first, done.volumes, {"detector_row": recorded, **found}
                 )
             if not self._counts.slices:
                 self._counts.first_slice_time = time.time()
@@ -154,3 +162,16 @@ class VolumePublisher:
             self._counts.failed_slices += len(rows) * failed
             if self._progress is not None:
                 self._progress(record.raw_uid, self._counts.slices, self._counts.expected)
+
+    def _check(self, rows: range, volumes: dict[str, np.ndarray]) -> dict[str, list[float]]:
+        """Numbers of each slice; a check that fails costs them and nothing else."""
+        if self._checks is None:
+            return {}
+        unknown = {name: [float("nan")] * len(rows) for name in SCALARS}
+        before, after = (torch.from_numpy(volumes[n]) for n in ("reconstruction", "denoised"))
+        try:
+            with self._record.timed("check"):
+                return self._checks.slab(rows, before, after)
+        except Exception as error:
+            self._record.remark(f"slices {rows.start}:{rows.stop} could not be checked: {error}")
+            return unknown

@@ -17,19 +17,26 @@ from ..denoise.noise import estimate_noise
 
 TRAITS = (
     "noise for its contrast",
-    "noise of one pixel against that of two",
-    "noise of two pixels against that of four",
+    "noise of lower frequencies",
+    "noise of middle frequencies",
+    "noise beyond what projections sample",
     "median intensity",
     "lower quartile of intensities",
-    "intensities below zero",
+    "lowest intensities",
 )
 """What is looked at, in the order of `traits`."""
 
-_BRIGHT = 0.99
+# Frequencies, in cycles a pixel: the power of the first three is told relative to that of the last.
+# A reconstruction from projections has next to nothing in the corners of its spectrum.
+_BANDS = ((0.2, 0.3), (0.3, 0.4), (0.52, 0.7), (0.4, 0.5))
+_QUANTILES = (0.5, 0.25, 0.01)
+_BRIGHT = 0.99  # the quantile that stands for "dense matter"
 _INSIDE = 0.9  # of the half width: where a reconstruction means something
 _SLACK = 1.5  # strangest of the slices that were seen, times this: still familiar
 # Added to all spreads: simulated scans may agree in a trait more than real ones ever do.
-_LEAST_SPREAD = 0.02
+_LEAST_SPREAD = 0.2
+# Of the power: what there is less of is as good as nothing.
+_NOTHING = 1e-2
 
 
 def traits(slice_: torch.Tensor) -> np.ndarray:
@@ -45,20 +52,27 @@ def traits(slice_: torch.Tensor) -> np.ndarray:
     float64 array, shape (trait,)
         Not finite where there is nothing in the slice.
     """
-    half, quarter = (F.avg_pool2d(slice_[None, None], n)[0] for n in (2, 4))
-    noise, noise_2, noise_4 = (float(estimate_noise(s)) for s in (slice_[None], half, quarter))
     # Of pixels four wide, which hold little noise.
-    pixels = quarter[0][_disc(quarter.shape[1:]).to(quarter.device)]
-    bright, median, lower, lowest = (float(pixels.quantile(q)) for q in (_BRIGHT, 0.5, 0.25, 0.01))
+    coarse = F.avg_pool2d(slice_[None, None], 4)[0, 0]
+    y, x = ((torch.arange(n) - (n - 1) / 2) * 2 / n for n in coarse.shape)
+    pixels = coarse[y[:, None] ** 2 + x**2 <= _INSIDE**2].double()
+    bright = float(pixels.quantile(_BRIGHT))
+    shares = [float(pixels.quantile(q)) for q in _QUANTILES]
+    noise = float(estimate_noise(slice_[None]))
+    *bands, highest = _power(slice_)
     with np.errstate(divide="ignore", invalid="ignore"):
-        shares = np.array([median, lower, lowest]) / np.float64(bright)
-        levels = np.log(np.array([noise, noise, noise_2]) / np.array([bright, noise_2, noise_4]))
-    return np.concatenate([levels, shares])
+        spectrum = np.maximum(np.array(bands) / np.float64(highest), _NOTHING)
+        levels = np.log([np.float64(noise) / bright, *spectrum])
+        return np.concatenate([levels, np.array(shares) / np.float64(bright)])
 
 
-def _disc(shape: torch.Size) -> torch.Tensor:
-    y, x = ((torch.arange(n) - (n - 1) / 2) * 2 / n for n in shape)
-    return y[:, None] ** 2 + x**2 <= _INSIDE**2
+def _power(slice_: torch.Tensor) -> list[float]:
+    """Mean power of a slice in each of `_BANDS`; its border fades out."""
+    height, width = slice_.shape
+    window = torch.hann_window(height)[:, None] * torch.hann_window(width)
+    power = torch.fft.rfft2(window * slice_).abs() ** 2
+    frequency = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width))
+    return [float(power[(frequency >= a) & (frequency < b)].mean()) for a, b in _BANDS]
 
 
 class Familiarity(BaseModel):
