@@ -76,10 +76,10 @@ def run_through(callback, docs):
     return report
 
 
-def wait_for_courier():
-    """Until everything that waited has been brought."""
+def wait_for(name):
+    """Until everything that a courier, or a postman, has at hand was brought."""
     for thread in threading.enumerate():
-        if thread.name == "tomogan-courier":
+        if thread.name == f"tomogan-{name}":
             thread.join(30)
             assert not thread.is_alive(), "what waits was not brought"
 
@@ -108,6 +108,7 @@ def in_mid_run(proxy, mode, when="event_page", nth=1):
     def change(name, doc):
         seen.append(name)
         if name == when and seen.count(when) == nth:
+            wait_for("postman")  # the documents before it have arrived
             proxy.mode = mode
 
     return change
@@ -126,7 +127,7 @@ def test_a_server_that_is_away_at_the_start_gets_the_run_later(
         assert "waits in the spool" in report.reason
         assert report.derived_uid not in client
         proxy.mode = "pass"
-        wait_for_courier()
+        wait_for("courier")
         check_final(client, report, docs)
         # And is used again as if nothing had been.
         after = run_through(callback, scan_documents())
@@ -144,7 +145,7 @@ def test_a_server_that_goes_away_in_mid_run_gets_the_run_later(
         assert (report.exit_status, report.spooled) == ("success", True)
         assert (client[report.derived_uid].metadata.get("stop") or {}) == {}  # in part
         proxy.mode = "pass"
-        wait_for_courier()
+        wait_for("courier")
         check_final(client, report, docs)
     assert Spool(tmp_path / "spool", 1).waiting() == []
 
@@ -193,7 +194,7 @@ def test_what_waits_is_brought_when_the_server_is_used_again(publish, proxy, cli
     with publish() as callback:  # as after a restart
         after = run_through(callback, scan_documents())
         assert not after.spooled
-        wait_for_courier()
+        wait_for("courier")
     check_final(client, report, docs)
 
 
@@ -205,7 +206,7 @@ def test_a_replay_finds_what_waits_and_computes_nothing(publish, proxy):
         assert second.already_done
         assert second.derived_uid == first.derived_uid
         proxy.mode = "pass"
-        wait_for_courier()
+        wait_for("courier")
 
 
 def test_what_waits_yields_to_a_final_version_that_came_meanwhile(
@@ -255,7 +256,7 @@ def test_a_spool_that_is_full_fails_the_derived_run_only(publish, proxy, client,
         assert "publishing.spool_gib" in report.reason
         assert Spool(tmp_path / "spool", 1).waiting() == []
         proxy.mode = "pass"
-        wait_for_courier()
+        wait_for("courier")
         docs = scan_documents()
         check_final(client, run_through(callback, docs), docs)  # it needs no room to be sent
 
@@ -276,7 +277,7 @@ def test_slices_in_events_wait_to_the_bit(publish, proxy, client):
         report = run_through(callback, docs)
         assert report.spooled
         proxy.mode = "pass"
-        wait_for_courier()
+        wait_for("courier")
     check_final(client, report, docs)
 
 
@@ -297,10 +298,11 @@ def test_an_outage_in_mid_run_that_ends_in_mid_run(publish, proxy, client):
     def break_for_the_second_slab(name, doc):
         slabs.append(name) if name == "event_page" else None
         if slabs == ["event_page"] and name == "event_page":
+            wait_for("postman")
             proxy.mode = "refuse"
         elif name == "stop":
             proxy.mode = "pass"
-            wait_for_courier()
+            wait_for("courier")
 
     with publish(break_for_the_second_slab) as callback:
         report = run_through(callback, docs)
@@ -370,5 +372,5 @@ def test_expired_key_is_renewed_and_nothing_is_lost(catalog, client, tmp_path, m
         assert "TILED_API_KEY" in report.reason
         assert "0123456789abcdef" not in report.reason
         monkeypatch.setenv("TILED_API_KEY", catalog.api_key)
-        wait_for_courier()
+        wait_for("courier")
     check_final(client, report, docs)

@@ -27,7 +27,7 @@ def publish(catalog, client):
 
     def publish(raw, settings, seed=0, exit_status="success", directory=catalog.volumes):
         run = DerivedRun(
-            TiledPublisher(client, batch_size=3),
+            TiledPublisher(client),
             raw,
             derivation=derivation_of(raw["uid"], settings, ""),
             attempt=1,

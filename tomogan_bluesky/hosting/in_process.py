@@ -179,6 +179,8 @@ class Desk:
         match method, args:
             case "publish", [index, number, name, doc]:
                 return self._publish(index, number, name, doc)
+            case "finish", [index, number]:
+                return self._finish(index, number)
             case "attempts", [index, derivation]:
                 return [asdict(attempt) for attempt in self._attempts(index, derivation)]
             case "documents", [index, uid]:
@@ -225,6 +227,12 @@ class Desk:
             del self._now[index, number]
         run.emit.check()
         return next(iter(run.emit.waiting), None)
+
+    def _finish(self, index: int, number: int) -> None:
+        """Wait until the documents of a run have arrived."""
+        emit = self._now[index, number].emit
+        emit.finish()
+        emit.check()
 
     def _attempts(self, index: int, derivation: str) -> list[Attempt]:
         # A callable remembers nothing, so we do, for as long as a worker may take a run up again.

@@ -123,7 +123,10 @@ class RemoteTarget:
 
     def sink(self) -> "RemoteSink":
         """For one run."""
-        return RemoteSink(partial(self._call, "publish", next(self._numbers)))
+        number = next(self._numbers)
+        return RemoteSink(
+            partial(self._call, "publish", number), partial(self._call, "finish", number)
+        )
 
     def attempts(self, derivation: str) -> list[Attempt]:
         """The attempts at a derivation that are known there."""
@@ -148,6 +151,8 @@ class RemoteSink:
     ----------
     waiting : str or None
         Why the run waits in the spool there.
+    finish : callable
+        Waits until all documents so far have arrived.
 
     Raises
     ------
@@ -155,8 +160,13 @@ class RemoteSink:
         When called: a document was not taken.
     """
 
-    def __init__(self, publish: Callable[[str, Mapping[str, Any]], str | None]) -> None:
+    def __init__(
+        self,
+        publish: Callable[[str, Mapping[str, Any]], str | None],
+        finish: Callable[[], None],
+    ) -> None:
         self._publish = publish
+        self.finish = finish
         self.waiting: str | None = None
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:

@@ -5,7 +5,8 @@ theirs.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from ..errors import PublishError
@@ -48,16 +49,28 @@ class Broadcast:
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
         for sink in list(self._sinks):
-            try:
+            with self._dropped_on_error(sink, name):
                 sink(name, doc)
-            except Exception as error:
-                logger.error("publishing a %r document failed: %s", name, error)
-                self._errors.append(error)
-                self._sinks.remove(sink)
         if name == "start":
             self._start_doc = doc
         elif name == "stop" and self._ended is not None:
             self._ended(self._start_doc, doc)
+
+    def finish(self) -> None:
+        """Wait until every target has all documents so far."""
+        for sink in list(self._sinks):
+            if (finish := getattr(sink, "finish", None)) is not None:
+                with self._dropped_on_error(sink, "last"):
+                    finish()
+
+    @contextmanager
+    def _dropped_on_error(self, sink: Publish, name: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            logger.error("publishing a %r document failed: %s", name, error)
+            self._errors.append(error)
+            self._sinks.remove(sink)
 
     def check(self) -> None:
         """Raise the first error of any target.

@@ -71,16 +71,6 @@ def final_version(client: BaseClient, derivation: str) -> str | None:
     return next((a.uid for a in attempts(client, derivation) if a.exit_status == "success"), None)
 
 
-def may_hold_rows_twice(client: BaseClient, uid: str) -> bool:
-    """Whether a connection broke while Tiled took rows of a run.
-
-    TiledWriter then sends the rows again, whether Tiled has them or not, and notes it in the run.
-    """
-    with explain_request(f"Tiled to say what it has of run {uid}"):
-        notes = client[uid].metadata.get("notes") or ()
-    return any("forcing a retry" in note for note in notes)
-
-
 def derived_runs(client: BaseClient, raw_start: Mapping[str, Any]) -> list[str]:
     """Uids of the runs that were derived from a run, the newest last."""
     with explain_request("Tiled to say which runs it has"):

@@ -55,7 +55,8 @@ def connect(target: BaseClient | str) -> BaseClient:
                     "an API key into the environment as TILED_API_KEY, or log in once with: tiled "
                     "login"
                 )
-            return from_context(context, node_path_parts=path)
+            # Whoever writes asks for these, with a request each time, unless they are here.
+            return from_context(context, node_path_parts=path, include_data_sources=True)
         except Exception:
             context.close()
             raise
@@ -73,7 +74,7 @@ def _from_profile(name: str) -> BaseClient:
     with explain_connection(f"profile {name!r}"):
         if uri is not None:
             _knock(uri)
-        return from_profile(name)
+        return from_profile(name, include_data_sources=True)
 
 
 def knock(client: BaseClient) -> None:

@@ -18,6 +18,7 @@ from .catalog import final_version
 from .connection import knock
 from .explain import explain_request
 from .leftovers import remove_unsuccessful
+from .merging import merged
 from .removal import remove_node
 from .spool import Spool, SpooledRun
 from .tiled_publisher import TiledPublisher
@@ -193,7 +194,7 @@ def send_again(client: BaseClient, run: SpooledRun) -> TiledPublisher:
     if there:
         remove_node(client, run.uid)
     publish = TiledPublisher(client)
-    for name, doc in run.documents():
+    for name, doc in merged(run.documents()):
         publish(name, doc)
     return publish
 

@@ -24,6 +24,11 @@ def is_derived(start_doc: Mapping[str, Any]) -> bool:
     return ORIGINAL_RUN in start_doc
 
 
+def is_ours(start_doc: Mapping[str, Any]) -> bool:
+    """Whether a run is a volume that this package derived."""
+    return is_derived(start_doc) and SPEC in start_doc.get("tiled_specs", ())
+
+
 def derivation_of(raw_uid: str, config_digest: str, model_sha256: str) -> str:
     """Identifier of "this run with these settings and this model"; the same in any process."""
     return str(uuid5(_NAMESPACE, json.dumps([raw_uid, config_digest, model_sha256])))

@@ -11,7 +11,7 @@ from typing import Any
 from tiled.client.base import BaseClient
 
 from ..errors import PublishError, ServerAwayError
-from .catalog import final_version, may_hold_rows_twice
+from .catalog import final_version
 from .courier import Courier, send_again
 from .spool import Spool, SpooledRun
 from .tiled_publisher import TiledPublisher
@@ -109,7 +109,7 @@ class Outbox:
         elif self._kept is not None:
             self._catch_up(self._connect(), self._kept)
         if name == "stop" and self._publish is not None:
-            self._check_once(doc["run_start"])
+            self._check_once(doc["run_start"], self._publish)
 
     def _catch_up(self, client: BaseClient, kept: SpooledRun) -> None:
         """Go on with a server that is back, unless it has a final version by now."""
@@ -117,12 +117,11 @@ class Outbox:
             self._publish = send_again(client, kept)
             self.waiting = None
 
-    def _check_once(self, uid: str) -> None:
+    def _check_once(self, uid: str, publish: TiledPublisher) -> None:
         """Send a run again, once, where Tiled may have taken rows of it twice."""
-        client = self._connect()
-        if self._kept is not None and may_hold_rows_twice(client, uid):
+        if self._kept is not None and publish.may_hold_rows_twice:
             logger.info("derived run %s: sent again, for the connection broke in between", uid)
-            send_again(client, self._kept)
+            send_again(self._connect(), self._kept)
 
     def _wait(self, error: ServerAwayError) -> None:
         self._publish = None

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 from tiled.client.base import BaseClient
 
@@ -26,6 +27,7 @@ from .explain import explain_request
 from .identity import derived_uid, volume_path
 from .leftovers import remove_files, remove_unsuccessful
 from .outbox import Outbox
+from .postman import Postman
 from .spool import Spool, SpooledRun, default_folder
 from .targets import Elsewhere, Publish, Target, as_targets, is_callable, name_of
 
@@ -59,6 +61,7 @@ class Publishers:
         if config is not None:
             spool = Spool(config.spool or default_folder(), config.spool_gib)
         self._spool = spool if config is not None and config.spool_gib > 0 else None
+        self._postmen: WeakSet[Postman] = WeakSet()
         self._courier = Courier(spool, self._clients.fresh)
         self._claims: dict[str, tuple[Claim, Path | None]] = {}  # by derivation
 
@@ -171,6 +174,8 @@ class Publishers:
 
         What waits in the spool stays there, for the next one who publishes to its server.
         """
+        for postman in self._postmen:
+            postman.join()
         self._courier.close()
         for derivation in list(self._claims):
             self._release(derivation)
@@ -181,13 +186,16 @@ class Publishers:
             return target.sink()
         if is_callable(target):
             return target
-        return Outbox(
+        outbox = Outbox(
             name_of(target),
             partial(self._clients.of, target),
             partial(self._clients.forget, target),
             self._spool,
             self._courier,
         )
+        postman = Postman(outbox)
+        self._postmen.add(postman)
+        return postman
 
     # One attempt at a time, and one final version ---------------------------------------------
 

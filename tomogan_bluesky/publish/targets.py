@@ -24,7 +24,8 @@ class Elsewhere(Protocol):
     def __call__(self, name: str, doc: Mapping[str, Any], /) -> Any: ...
 
     def sink(self) -> Publish:
-        """A callable for the documents of one run; it may have `waiting`, as an `Outbox` has."""
+        """A callable for the documents of one run; it may have `waiting` and `finish`, as a
+        `Postman` has."""
 
     def attempts(self, derivation: str) -> list[Attempt]:
         """The attempts that are known there."""

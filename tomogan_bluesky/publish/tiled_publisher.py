@@ -12,8 +12,8 @@ from tiled.client.base import BaseClient
 from ..errors import PublishError
 from .access import as_private_as_raw, check_privacy
 from .explain import in_words, kind_of, what_to_do
-from .identity import is_derived
-from .prompt import PromptPreviews
+from .identity import is_derived, is_ours
+from .volume_writer import VolumeWriter
 
 # Events of a run that is not ours go to Tiled in batches: an HTTP request takes some 20 ms.
 _BATCH = 32
@@ -27,17 +27,22 @@ class TiledPublisher:
     Parameters
     ----------
     client : Tiled client
-    batch_size : int, optional
-        How many events are sent together. None: as many as a slab has (the start key
-        ``slab_rows`` of a derived run), so that every slab is readable as soon as its documents
-        are here, at the price of one request; a few dozen for other runs.
+    batch_size : int
+        How many events of a run that is not ours are sent together. Slices of ours are readable
+        as soon as the document that announces them was taken.
+
+    Attributes
+    ----------
+    may_hold_rows_twice : bool
+        Whether Tiled may have taken rows of a run of ours twice, because a connection broke.
     """
 
-    def __init__(self, client: BaseClient, batch_size: int | None = None) -> None:
+    def __init__(self, client: BaseClient, batch_size: int = _BATCH) -> None:
         self._client = client
         self._batch_size = batch_size
-        self._writers: dict[str, TiledWriter] = {}
+        self._writers: dict[str, TiledWriter | VolumeWriter] = {}
         self._run_of: dict[str, str] = {}
+        self.may_hold_rows_twice = False
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
         """Take one document.
@@ -53,15 +58,8 @@ class TiledPublisher:
             doc = as_private_as_raw(self._client, doc)
         try:
             if name == "start":
-                # Arrays in events go to files, never into the table: it would make text of them.
-                self._writers[run_uid] = TiledWriter(
-                    self._client,
-                    normalizer=PromptPreviews,
-                    batch_size=self._batch_size_of(doc),
-                    max_array_size=0,
-                )
-            for part in _in_two(doc) if name == "stream_datum" else [doc]:
-                self._writers[run_uid](name, part)
+                self._writers[run_uid] = self._writer_of(doc)
+            self._writers[run_uid](name, doc)
         except Exception as error:
             self._forget(run_uid)
             raise kind_of(error)(
@@ -71,14 +69,18 @@ class TiledPublisher:
         if derived:
             check_privacy(self._client, doc)
         if name == "stop":
+            writer = self._writers[run_uid]
+            if isinstance(writer, VolumeWriter):
+                self.may_hold_rows_twice |= writer.may_hold_rows_twice
             self._forget(run_uid)
         elif "uid" in doc and name in ("descriptor", "resource", "stream_resource"):
             self._run_of[doc["uid"]] = run_uid
 
-    def _batch_size_of(self, start_doc: Mapping[str, Any]) -> int:
-        if self._batch_size is not None:
-            return self._batch_size
-        return int(start_doc.get("slab_rows", 1)) if is_derived(start_doc) else _BATCH
+    def _writer_of(self, start_doc: Mapping[str, Any]) -> TiledWriter | VolumeWriter:
+        if is_ours(start_doc):
+            return VolumeWriter(self._client)
+        # Arrays in events go to files, never into the table: it would make text of them.
+        return TiledWriter(self._client, batch_size=self._batch_size, max_array_size=0)
 
     def _run_uid(self, name: str, doc: Mapping[str, Any]) -> str:
         if name == "start":
@@ -92,18 +94,3 @@ class TiledPublisher:
         self._writers.pop(run_uid, None)
         for uid in [uid for uid, owner in self._run_of.items() if owner == run_uid]:
             del self._run_of[uid]
-
-
-def _in_two(stream_datum: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The last point of a stream_datum apart from those before it.
-
-    A TiledWriter that sends in batches keeps the first stream_datum in any case, and looks at the
-    size of the batch when the next one comes. In two parts, a whole batch leaves at once.
-    """
-    first, second = dict(stream_datum), dict(stream_datum)
-    for key in ("indices", "seq_nums"):
-        start, stop = stream_datum[key]["start"], stream_datum[key]["stop"]
-        first[key] = {"start": start, "stop": stop - 1}
-        second[key] = {"start": stop - 1, "stop": stop}
-    first["uid"] = f"{stream_datum['uid']}/first"
-    return [part for part in (first, second) if part["indices"]["start"] < part["indices"]["stop"]]

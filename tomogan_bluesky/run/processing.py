@@ -131,7 +131,9 @@ class RunProcessor:
                     arrays["denoised"] = torch.cat([*map(denoiser, slices.split(1))]).cpu().numpy()
                 assert derivation.run is not None
                 numbers = {"n_projections": n_arrived, "rotation_centre": centre}
+                assert derivation.emit is not None
                 derivation.run.preview(arrays, numbers)
+                derivation.emit.finish()  # its time counts: what takes long comes less often
                 self._n_previews += 1
         except Exception as error:
             logger.warning("run %s: no more previews: %s", self._raw_uid, error)
