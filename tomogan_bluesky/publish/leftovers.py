@@ -16,7 +16,7 @@ from tiled.client.base import BaseClient
 from .catalog import unsuccessful
 from .identity import derived_uid, volume_path
 from .removal import remove_derived_run
-from .volume_file import owner_of
+from .volume_file import beginning_of, owner_of
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +71,7 @@ def remove_files(derivation: str, n_attempts: int, directory: Path, keep: set[st
     for number in range(1, n_attempts + 1):
         uid = derived_uid(derivation, number)
         path = volume_path(directory, uid)
+        beginning_of(path).unlink(missing_ok=True)
         if uid in keep or not path.exists():
             continue
         if owner_of(path) == uid:

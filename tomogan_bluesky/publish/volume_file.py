@@ -48,6 +48,11 @@ def owner_of(path: Path) -> str | None:
     return owner if isinstance(owner, str) else None
 
 
+def beginning_of(path: Path) -> Path:
+    """Where a file is until it says whose it is: nobody else could tell, if we died before."""
+    return path.with_name(f".{path.name}.partial")
+
+
 def share_with(path: Path, group: str) -> None:
     """Let a group read a file.
 
@@ -166,14 +171,22 @@ class VolumeFile:
         self._closed = False
         with self._explain("make"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Only the newest file format supports SWMR. "x": never over an existing file.
-            self._file = h5py.File(path, "x", libver="latest")
-            self._reserve(0)
-            self._file.attrs.update(attributes or {})
-            self._datasets = self._make_datasets(units)
-            if swmr:
-                self._file.swmr_mode = True  # no attribute or dataset can be made after this
-            self._file.flush()
+            if path.exists():
+                raise FileExistsError
+            beginning = beginning_of(path)
+            try:
+                # Only the newest file format supports SWMR.
+                self._file = h5py.File(beginning, "w", libver="latest")
+                self._reserve(0)
+                self._file.attrs.update(attributes or {})
+                self._datasets = self._make_datasets(units)
+                if swmr:
+                    self._file.swmr_mode = True  # no attribute or dataset can be made after this
+                self._file.flush()
+                beginning.rename(path)
+            except Exception:
+                beginning.unlink(missing_ok=True)
+                raise
 
     def _make_datasets(self, units: str) -> dict[str, h5py.Dataset]:
         self._file.attrs["default"] = "entry"

@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 
 from tomogan_bluesky.errors import PublishError
-from tomogan_bluesky.publish.volume_file import VolumeFile, dataset_path
+from tomogan_bluesky.publish.volume_file import (
+    OWNER,
+    VolumeFile,
+    beginning_of,
+    dataset_path,
+    owner_of,
+)
 
 SHAPE = (5, 4, 6)
 
@@ -116,3 +122,22 @@ def test_a_full_disk_is_named_with_what_to_do(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         file.close()
+
+
+def test_a_file_says_whose_it_is_from_its_first_instant(tmp_path, monkeypatch):
+    """Killed before, it leaves what the next attempt takes for its own, and nothing else."""
+    path = tmp_path / "v.h5"
+    beginning_of(path).write_bytes(b"cut off")
+
+    def never(self, path):
+        raise OSError(5, "as if killed here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(path), "rename", never)
+        with pytest.raises(PublishError, match="could not make"):
+            VolumeFile(path, SHAPE)
+    assert list(tmp_path.iterdir()) == []
+    beginning_of(path).write_bytes(b"cut off")
+    with VolumeFile(path, SHAPE, attributes={OWNER: "u"}):
+        assert owner_of(path) == "u"
+    assert list(tmp_path.iterdir()) == [path]
