@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from generators import export_deep, export_untrained
+from generators import export_deep, export_uncertain, export_untrained
 
 from tomogan_bluesky.cli import main
 from tomogan_bluesky.training import pinned
@@ -85,3 +85,16 @@ def test_unknown_sets_and_models(tmp_path, capsys):
     assert "expected one of 256" in capsys.readouterr().err
     assert main(["evaluate", str(tmp_path / "none.ts")]) == 1
     assert "no model file" in capsys.readouterr().err
+
+
+def test_a_model_that_knows_its_uncertainty_is_asked_how_far_it_holds(tmp_path, capsys):
+    model = export_uncertain(tmp_path / "a.ts")
+    words = ["evaluate", str(model), "--set", "256", "--slices", "1", "--doses", "0.25"]
+    assert main([*words, "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    (intervals,) = [line for line in lines if "intervals_of" in line]
+    assert (intervals["set"], intervals["dose"]) == ("256", 0.25)
+    assert intervals["intervals_of"] == "untrained"
+    for name in ("coverage", "coverage_edges", "coverage_flat"):
+        assert 0 < intervals[name] <= 1
+    assert intervals["width"] > 0
