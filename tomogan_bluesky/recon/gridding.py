@@ -240,6 +240,18 @@ class Gridding:
         )
         table.index_copy_(0, block.cells, sums)
 
+    def reserve(self, n_slices: int) -> None:
+        """Touch the memory that the transform of some slices will take, while there is time."""
+        self._half(*self._half_shape(n_slices)).zero_()
+
+    def _half_shape(self, n_slices: int) -> tuple[int, int, int, int]:
+        """Of slices that are transformed along the columns of the grid, cut to a slice's rows.
+
+        Which are a little wider: lines a power of two apart push each other out of the cache.
+        """
+        n = len(self.grid.roll_off)
+        return n_slices, self.n_samples, n + (8 - n) % 16, 2
+
     def slices(self, state: torch.Tensor, out: torch.Tensor, step: float, threads: Threads) -> None:
         """Slices of a state, which is not changed; see `transform`."""
 
@@ -274,9 +286,7 @@ class Gridding:
         factor = grid.roll_off * step
         n_slices, n = out.shape[:2]
         top, left = grid.corner
-        # A little wider, for lines a power of two apart push each other out of the cache.
-        width = n + (8 - n) % 16
-        half = torch.view_as_complex(self._half(n_slices, self.n_samples, width, 2))
+        half = torch.view_as_complex(self._half(*self._half_shape(n_slices)))
         n_parts = math.ceil(n * self.n_samples / _TILE[self.device.type])
         rows = _cut(0, n, math.ceil(n / n_parts))
 

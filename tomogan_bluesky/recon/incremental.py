@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -94,7 +95,7 @@ class IncrementalGridrec:
         self.origin = self._gridding.grid.origin
         self._shares = geometry.shares
         self._theta = geometry.theta.copy()
-        self._settled = False
+        self._true: np.ndarray | None = None  # shares, once all angles are known
         self._planned: dict[int, Block] = {}
         spans = self._gridding.spans
         lengths = [span.stop - span.start for span in spans]
@@ -111,6 +112,7 @@ class IncrementalGridrec:
             torch.zeros(self._gridding.state_shape(rows.stop - rows.start), device=device)
             for rows in self._rows
         ]
+        self._gridding.reserve(min(batch, n_slices))
 
     def add(self, index: int, projection: torch.Tensor, theta: float | None = None) -> None:
         """Take a projection that has arrived.
@@ -139,7 +141,8 @@ class IncrementalGridrec:
         self.arrived[index] = True
         self._turn(index, theta)
         self._wait(index, projection)
-        self._advance()
+        if not self.arrived.all():  # else what is left goes faster in preview(), by many threads
+            self._advance()
 
     def replace(self, index: int, projection: torch.Tensor, theta: float | None = None) -> None:
         """Put another projection in the place of one that has arrived.
@@ -177,7 +180,7 @@ class IncrementalGridrec:
             self._wait(index, projection)
         elif place < self._n_added:
             self._n_added = 0
-            self._settled = False
+            self._true = None
             for state in self._states:
                 state.zero_()
 
@@ -205,13 +208,13 @@ class IncrementalGridrec:
         """
         if not self.arrived.any():
             raise ReconstructionError("preview: expected projections, but none has arrived yet")
-        self._advance()
-        shares, blocks = self._shares_by_now()
-        step = math.pi / float(shares[self.arrived].sum())
         chosen = np.arange(self.n_slices)[slices]
         n = self.geometry.n_columns
         images = torch.empty((len(chosen), n, n), device=self._gridding.device)
         with Threads(self._gridding.device) as threads:
+            self._advance(threads)
+            shares, blocks = self._shares_by_now()
+            step = math.pi / float(shares[self.arrived].sum())
             for rows, state in zip(self._rows, self._states, strict=True):
                 places = np.flatnonzero((chosen >= rows.start) & (chosen < rows.stop))
                 if len(places) == 0:
@@ -263,8 +266,7 @@ class IncrementalGridrec:
                 f"arrived (the first is {missing[0]}); look at a preview, or reconstruct with a "
                 "geometry of those that have"
             )
-        self._settle()
-        if not np.array_equal(self._true_shares(), self._shares):
+        if not np.array_equal(self._settle(), self._shares):
             return (
                 "expected angles that are spaced as those that this object was made with, but the "
                 "true ones are not, and each projection counts differently; reconstruct them "
@@ -316,25 +318,24 @@ class IncrementalGridrec:
         """Note the true angle of a projection."""
         if theta is not None and theta != self._theta[index]:
             self._theta[index] = theta
-            self._settled = False
+            self._true = None
             self._planned.pop(int(self._place_of[index]), None)
 
-    def _true_shares(self) -> np.ndarray:
-        if np.array_equal(self._theta, self.geometry.theta):
-            return self.geometry.shares
-        expected = self.geometry
-        return ScanGeometry(self._theta, expected.rotation_centre, expected.n_columns).shares
+    def _settle(self) -> np.ndarray:
+        """Now that all angles are known, let projections that are not added yet count truly.
 
-    def _settle(self) -> None:
-        """Now that all angles are known, let projections that are not added yet count truly."""
-        if self._settled or not self.arrived.all():
-            return
-        self._settled = True
-        true = self._true_shares()
-        for place, span in enumerate(self._gridding.spans):
-            if place >= self._n_added and not np.array_equal(true[span], self._shares[span]):
-                self._shares[span] = true[span]
-                self._planned.pop(place, None)
+        Returns what each of them counts, which those that are added may have been taken not to.
+        """
+        if self._true is None:
+            expected = self.geometry
+            known = ScanGeometry(self._theta, expected.rotation_centre, expected.n_columns)
+            self._true = known.shares
+            for place, span in enumerate(self._gridding.spans):
+                due = place >= self._n_added
+                if due and not np.array_equal(self._true[span], self._shares[span]):
+                    self._shares[span] = self._true[span]
+                    self._planned.pop(place, None)
+        return self._true
 
     def _block(self, place: int) -> Block:
         """The plan of a block: made when it is needed, and kept while it waits."""
@@ -353,9 +354,10 @@ class IncrementalGridrec:
             self._waiting[place] = torch.zeros(shape, device=self._gridding.device)
         self._waiting[place][:, index - span.start] = projection
 
-    def _advance(self) -> None:
+    def _advance(self, threads: Threads | None = None) -> None:
         """Add the blocks that are complete and next in order."""
-        self._settle()
+        if self.arrived.all():
+            self._settle()
         while self._n_added < len(self._gridding.spans):
             if not self.arrived[self._gridding.spans[self._n_added]].all():
                 break
@@ -363,8 +365,12 @@ class IncrementalGridrec:
             attenuation = self._waiting.get(self._n_added)
             if attenuation is None:
                 attenuation = self._again(block)
-            for rows, state in zip(self._rows, self._states, strict=True):
-                self._gridding.add(state, block, attenuation[rows])
+            each = self._states, repeat(block), [attenuation[rows] for rows in self._rows]
+            if threads is None:
+                for some in zip(*each, strict=False):
+                    self._gridding.add(*some)
+            else:
+                threads.map(self._gridding.add, *each)
             self._waiting.pop(self._n_added, None)
             del self._planned[self._n_added]
             self._n_added += 1

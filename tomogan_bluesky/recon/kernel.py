@@ -160,10 +160,10 @@ class FourierGrid:
     def neighbours_at(self, theta: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """`neighbours` of projections at other angles than the geometry's."""
         positions = self._positions(theta)
-        cells = self._cells(*(self._points(position) for position in positions))
-        u_weights, v_weights = (self._weights(position) for position in positions)
+        points = [self._points(position) for position in positions]
+        u_weights, v_weights = map(self._weights, positions, points)
         weights = v_weights[:, :, None] * u_weights[:, None]
-        return cells, weights.flatten(1)
+        return self._cells(*points), weights.flatten(1)
 
     def cells_at(self, theta: np.ndarray) -> torch.Tensor:
         """The cells of `neighbours_at`, at a fifth of the cost."""
@@ -185,14 +185,13 @@ class FourierGrid:
     def _cells(self, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """Flat indices of all pairs of points."""
         column_start = (u + self.margin).mul_(self.size)
-        return (column_start[:, None] + v.remainder_(self.size)[:, :, None]).flatten(1)
+        return (column_start[:, None] + v.remainder(self.size)[:, :, None]).flatten(1)
 
-    def _weights(self, position: torch.Tensor) -> torch.Tensor:
+    def _weights(self, position: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
         """Of the grid points along an axis: float32, shape (sample, point).
 
         Every other one is negative: the transform begins half its length before the axis.
         """
-        points = self._points(position)
         weights = self._kernel(position - points).float()
         return torch.where(points % 2 == 0, weights, -weights)
 

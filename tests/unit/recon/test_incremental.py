@@ -219,6 +219,7 @@ def test_refuses_retained_projections_that_do_not_fit(sinograms):
         GEOMETRY, N_SLICES, retained=lambda projections: sinograms[:, :3]
     )
     feed(reconstruct, sinograms, range(N_ANGLES))
+    reconstruct.result()
     reconstruct.replace(5, sinograms[:, 5])
     with pytest.raises(ReconstructionError, match=r"projections 16 to 31.*\(11, 16, 64\)"):
         reconstruct.result()
