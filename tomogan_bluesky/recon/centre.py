@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from ..errors import ReconstructionError, RotationCentreError
 from ..geometry import ScanGeometry
 from .centroid import centre_by_centroid
-from .checks import check_attenuation, first_not_finite
+from .checks import check_stack, first_not_finite
 from .wedge import centre_by_wedge
 
 if TYPE_CHECKING:  # reconstruction needs numpy and torch only, and this needs pydantic
@@ -106,7 +106,8 @@ def find_centre(
         )
     n_columns = attenuation.shape[2]
     geometry = ScanGeometry(theta, (n_columns - 1) / 2, n_columns)
-    check_attenuation(attenuation, geometry)
+    shape = (geometry.n_angles, n_columns)
+    check_stack(attenuation, shape, "attenuation", ("slice", "angle", "column"))
     found: dict[CentreMethod, float] = {}
     failed: list[str] = []
     for name, centre_by in _METHODS.items():

@@ -1,5 +1,6 @@
 """What every reconstruction refuses, said in one voice."""
 
+import numpy as np
 import torch
 
 from ..errors import ReconstructionError
@@ -24,7 +25,7 @@ def first_not_finite(values: torch.Tensor) -> tuple[int, ...] | None:
 def check_stack(
     stack: torch.Tensor, expected: tuple[int, int], name: str, axes: tuple[str, str, str]
 ) -> None:
-    """Refuse a stack that is not float32, not of the expected shape, or not finite.
+    """Refuse a stack that is no tensor, not float32, not of the expected shape, or not finite.
 
     Parameters
     ----------
@@ -40,6 +41,11 @@ def check_stack(
     ------
     ReconstructionError
     """
+    if not isinstance(stack, torch.Tensor):
+        raise ReconstructionError(
+            f"{name}: expected a torch.Tensor, got {type(stack).__name__}; an array becomes one by "
+            "torch.from_numpy"
+        )
     if stack.ndim != 3 or tuple(stack.shape[1:]) != expected:
         raise ReconstructionError(
             f"{name}: expected shape ({', '.join(axes)}) = ({axes[0]}, {expected[0]}, "
@@ -56,6 +62,14 @@ def check_stack(
 
 
 def check_attenuation(attenuation: torch.Tensor, geometry: ScanGeometry) -> None:
-    """Refuse sinograms that do not fit the geometry or are not finite; see `check_stack`."""
+    """Refuse sinograms that do not fit the geometry or are not finite; see `check_stack`.
+
+    And those of a single direction, from which nothing can be reconstructed.
+    """
+    if np.ptp(geometry.theta) == 0:
+        raise ReconstructionError(
+            f"theta: expected projections at different angles, got {geometry.n_angles} at "
+            f"{geometry.theta[0]:.6g} radians"
+        )
     expected = (geometry.n_angles, geometry.n_columns)
     check_stack(attenuation, expected, "attenuation", ("slice", "angle", "column"))

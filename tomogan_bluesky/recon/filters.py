@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..errors import ReconstructionError
+
 if TYPE_CHECKING:  # reconstruction needs numpy and torch only, and this needs pydantic
     from ..config import FilterName
 
@@ -69,9 +71,18 @@ def filter_response(name: FilterName, size: int) -> torch.Tensor:
     -------
     torch.Tensor, float64, shape (size // 2 + 1,)
         Real response at 0, 1/size, ..., 1/2 cycles per column.
+
+    Raises
+    ------
+    ReconstructionError
+        There is no filter of that name.
     """
     if name == "none":
         return torch.ones(size // 2 + 1, dtype=torch.float64)
+    if name not in _WINDOWS:
+        raise ReconstructionError(
+            f"filter: expected one of {', '.join(_WINDOWS)} or none, got {name!r}"
+        )
     frequency = torch.arange(size // 2 + 1, dtype=torch.float64) / size
     return band_limited_ramp(size) * _WINDOWS[name](frequency)
 

@@ -12,6 +12,7 @@ import math
 import numpy as np
 import torch
 
+from ..errors import ReconstructionError
 from ..geometry import ScanGeometry
 from .filters import transform_size
 
@@ -98,6 +99,11 @@ class FourierGrid:
         Pixel (row, column) of the rotation axis.
     corner : tuple of int
         Place (row, column) in the grid's transform where the slice begins.
+
+    Raises
+    ------
+    ReconstructionError
+        A grid smaller than a slice.
     """
 
     def __init__(
@@ -108,6 +114,11 @@ class FourierGrid:
         device: str | torch.device = "cpu",
     ) -> None:
         n = geometry.n_columns
+        if not oversampling >= 1:
+            raise ReconstructionError(
+                f"oversampling: expected a grid of at least the slice's width, got {oversampling:g}"
+                " widths"
+            )
         self.size = transform_size(oversampling * n)
         self.n_frequencies = self.size // 2
         self.margin = kernel_width // 2

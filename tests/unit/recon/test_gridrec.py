@@ -230,12 +230,28 @@ def test_refuses_what_does_not_fit(method, geometry):
         reconstruct(torch.zeros(61, 97))
     with pytest.raises(ReconstructionError, match="float64"):
         reconstruct(torch.zeros(2, 61, 97, dtype=torch.float64))
+    with pytest.raises(ReconstructionError, match=r"torch.Tensor, got ndarray; .*from_numpy"):
+        reconstruct(np.zeros((2, 61, 97), np.float32))
     broken = torch.zeros(2, 61, 97)
     broken[1, 5, 90] = torch.inf
     with pytest.raises(ReconstructionError, match="inf at slice 1, angle 5, column 90"):
         reconstruct(broken)
     # Values so large that their sum overflows are still finite values.
     reconstruct(torch.full((2, 61, 97), 1e35))
+
+
+@METHODS
+def test_refuses_one_direction_and_settings_that_do_not_exist(method):
+    one = ScanGeometry(np.full(3, 0.7), 46.7, 97)
+    with pytest.raises(ReconstructionError, match="different angles, got 3 at 0.7 radians"):
+        method(one)(torch.zeros(2, 3, 97))
+    with pytest.raises(ReconstructionError, match="filter: expected one of ramlak, .*'shep'"):
+        method(one, "shep")
+
+
+def test_refuses_a_grid_smaller_than_the_slice(geometry):
+    with pytest.raises(ReconstructionError, match="slice's width, got 0.5 widths"):
+        Gridrec(geometry, oversampling=0.5)
 
 
 @METHODS
