@@ -7,6 +7,10 @@ instant between the start of the scan and the end of its derived run. Then: the 
 succeeded, the derived run must have become final, with the bits of an undisturbed one, once; and
 in the end no file of a failed attempt, no process, no descriptor and no run in the spool is left.
 The exit code is 1 where anything of that is wrong.
+
+Each kill is a line on standard error, with what it found. SIGTERM ends it after the kill at hand,
+with the figures so far; a scan that is not worked off within --limit seconds counts as
+wrong, and ends it, too.
 """
 
 import argparse
@@ -29,11 +33,12 @@ from tomogan_bluesky.publish.catalog import attempts
 from tomogan_bluesky.publish.server import serve_catalog
 from tomogan_bluesky.recon.beam import Beam
 from tomogan_bluesky.recon.phantoms import make_phantom
+from tomogan_bluesky.report import RunReport
 from tomogan_bluesky.sim.beamline import SimBeamline
 from tomogan_bluesky.sim.plans import tomo_scan
 
 ANGLES_DEG = np.linspace(0.0, 180.0, 61)
-COLUMNS, ROWS = 64, 6
+COLUMNS, ROWS = 64, 4
 
 
 def make_beamline() -> SimBeamline:
@@ -102,80 +107,105 @@ def shared_memory() -> list[str]:
     return [link for link in links if "tomogan-" in link and "memfd" in link]
 
 
-def measure(count: int, seed: int, folder: str) -> list[tuple[str, float, str]]:
-    """Metric, value and unit of each figure; a value that ought to be 0 ends in "wrong"."""
+class Tally:
+    """What was found so far."""
+
+    def __init__(self) -> None:
+        names = ("scans", "reports", "derived runs", "volumes", "final versions")
+        self.wrong = dict.fromkeys(names, 0)
+        self.killed = self.during_scan = 0
+        self.seconds: list[float] = []
+        self.ending = threading.Event()
+
+    def tell(self, number: int, count: int) -> None:
+        """One line on standard error."""
+        found = ", ".join(f"{n} {what} wrong" for what, n in self.wrong.items() if n)
+        print(
+            f"{time.strftime('%H:%M:%S')} kill {number} of {count}: {self.seconds[-1]:.1f} s, "
+            f"{self.killed} killed, {self.during_scan} of them while scanning; "
+            f"{found or 'nothing wrong'}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def measure(count: int, seed: int, limit_s: float, folder: str) -> list[tuple[str, float, str]]:
+    """Metric, value and unit of each figure; one that ought to be 0 has no unit."""
     rng = np.random.default_rng(seed)
     os.environ["XDG_STATE_HOME"] = f"{folder}/state"
-    wrong = dict.fromkeys(("scans", "derived runs", "volumes", "final versions"), 0)
-    killed, during_scan, seconds = 0, 0, []
+    tally = Tally()
+    signal.signal(signal.SIGTERM, lambda *_: tally.ending.set())
+    wrong = tally.wrong
     with serve_catalog(f"{folder}/catalog") as server:
         os.environ["TILED_API_KEY"] = server.api_key
         client = server.client()
         RE = RunEngine()
-        with TomoGANCallback(
+        callback = TomoGANCallback(
             server.uri,
             reconstruction=ReconstructionConfig(slab_rows=1),
             publishing=PublishingConfig(directory=server.volumes),
             worker=WorkerConfig(nice=0),  # this is about what is left, not about what is slowed
-        ) as callback:
-            RE.subscribe(callback)
+        )
+        RE.subscribe(callback)
 
-            def one() -> tuple[str, object, float, float]:
-                plan = scan(make_beamline())  # anew: its noise is the same in each scan
-                start = time.perf_counter()
-                (uid,) = RE(plan)
-                scanned = time.perf_counter()
-                (report,) = callback.wait()
-                return uid, report, scanned, time.perf_counter() - start
+        def one() -> tuple[str, RunReport, float, float]:
+            plan = scan(make_beamline())  # anew: its noise is the same in each scan
+            start = time.perf_counter()
+            (uid,) = RE(plan)
+            scanned = time.perf_counter()
+            (report,) = callback.wait(limit_s)
+            return uid, report, scanned, time.perf_counter() - start
 
-            one()  # starts the worker
+        try:
+            first = one()[1].derived_uid  # starts the worker
             _, report, _, span = one()
             if report.exit_status != "success":
                 raise SystemExit(f"the undisturbed scan failed: {report.reason}")
             expected = digest(client[report.derived_uid])
-            finals = {report.derived_uid}
-            for _ in range(count):
+            finals = {first, report.derived_uid}
+            for number in range(count):
+                if tally.ending.is_set():
+                    break
                 killer = Killer(callback, rng.uniform(0, span))
-                uid, report, scanned, took = one()
+                try:
+                    uid, report, scanned, took = one()
+                except TimeoutError as error:
+                    wrong["reports"] += 1
+                    print(error, file=sys.stderr)
+                    break
                 killer.join()
-                killed += killer.killed_at is not None
-                during_scan += (killer.killed_at or np.inf) < scanned
-                seconds.append(took)
-                if report.raw_uid != uid:
-                    wrong["scans"] += 1
+                tally.killed += killer.killed_at is not None
+                tally.during_scan += (killer.killed_at or np.inf) < scanned
+                tally.seconds.append(took)
+                wrong["scans"] += report.raw_uid != uid
                 if report.exit_status != "success":
                     wrong["derived runs"] += 1
                     print(f"run {uid}: {report.reason}", file=sys.stderr)
-                    continue
-                derived = client[report.derived_uid]
-                wrong["volumes"] += digest(derived) != expected
-                found = attempts(client, derived.metadata["start"]["derivation"])
-                ends = [attempt.exit_status for attempt in found]
-                wrong["final versions"] += ends.count("success") != 1
-                finals.add(report.derived_uid)
+                else:
+                    derived = client[report.derived_uid]
+                    wrong["volumes"] += digest(derived) != expected
+                    found = attempts(client, derived.metadata["start"]["derivation"])
+                    wrong["final versions"] += [a.exit_status for a in found] != ["success"]
+                    finals.add(report.derived_uid)
+                tally.tell(number + 1, count)
+        finally:
+            with suppress(TimeoutError):
+                callback.close(limit_s)
         files = {path.stem for path in server.volumes.rglob("*.h5")}
-        wrong["files left"] = len(files - finals - {_first(client, finals)})
-        wrong["processes left"] = len(children())
-        wrong["pieces of shared memory left"] = len(shared_memory())
-        wrong["runs in the spool"] = len(list(Path(folder).glob("state/*/spool/*/about.json")))
-    return [
-        ("kills", killed, "kills"),
-        ("kills while scanning", during_scan, "kills"),
-        ("undisturbed scan and derived run", span, "s"),
-        ("with a kill, median", float(np.median(seconds)), "s"),
-        *((f"{name} wrong" if " left" not in name else name, n, "") for name, n in wrong.items()),
-    ]
-
-
-def _first(client, finals: set[str]) -> str:
-    """The derived run of the scan that started the worker."""
-    every = {run.metadata["start"]["uid"]: run.metadata for run in client.values()}
-    succeeded = {
-        uid
-        for uid, md in every.items()
-        if "original_run_uid" in md["start"] and (md["stop"] or {}).get("exit_status") == "success"
+    left = {
+        "files left": len(files - finals),
+        "processes left": len(children()),
+        "pieces of shared memory left": len(shared_memory()),
+        "runs in the spool": len(list(Path(folder).glob("state/*/spool/*/about.json"))),
     }
-    return next(iter(succeeded - finals), "")
+    return [
+        ("kills", tally.killed, "kills"),
+        ("kills while scanning", tally.during_scan, "kills"),
+        ("undisturbed scan and derived run", span, "s"),
+        ("with a kill, median", float(np.median(tally.seconds or [np.nan])), "s"),
+        *((f"{name} wrong", n, "") for name, n in wrong.items()),
+        *((name, n, "") for name, n in left.items()),
+    ]
 
 
 def main() -> int:
@@ -183,12 +213,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=20, help="how many kills")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--limit", type=float, default=900.0, metavar="S", help="of a scan (900)")
     parser.add_argument("--quick", action="store_true", help="five kills")
     parser.add_argument("--json", action="store_true", help="one object a line")
     arguments = parser.parse_args()
     count = 5 if arguments.quick else arguments.count
     with tempfile.TemporaryDirectory() as folder:
-        figures = measure(count, arguments.seed, folder)
+        figures = measure(count, arguments.seed, arguments.limit, folder)
     for metric, value, unit in figures:
         row = {"benchmark": "kill", "case": f"{count} kills", "method": "process", "metric": metric}
         if arguments.json:

@@ -2,22 +2,27 @@
 
     python benchmarks/re_overhead.py [--pairs 20] [--events 500] [--quick] [--json]
 
-Each round runs the same unpaced scan once without a callback and once with each of the methods, in
-an order that turns from round to round; "scan time" is the median over the rounds of the ratio to
-the scan without a callback of the same round, with its 95 % interval by bootstrap. `__call__` is
-timed from outside, on the RunEngine's thread. Cases:
+Each round runs the same scan once without a callback and once with each of the methods, in an
+order that turns from round to round; "scan time" is the median over the rounds of the ratio to the
+scan without a callback beside it, with its 95 % interval by bootstrap. "scan CPU" is the same ratio
+of the processor time of the RunEngine's process, which other programs disturb less: its excess over
+1 is what the RunEngine's thread may have to wait for the interpreter. `__call__` is timed from
+outside, on the RunEngine's thread. Cases:
 
 - small: events of two numbers, while the worker has nothing else to do
-- images: 2048 x 2048 uint16 inside each event
-- busy: small events, while the worker reconstructs and denoises another scan
-- overload: small events, to a worker that is stopped and may hold next to nothing
+- busy: the same, while the worker reconstructs and denoises another scan
+- overload: the same, to a worker that is stopped and may hold next to nothing
+- images: 2048 x 2048 uint16 inside each event, one every 20 ms (400 MB/s)
+- unpaced images: the same as quickly as the RunEngine makes them (some GB/s)
 
-The methods: our callback with a process and with a thread; bluesky's `BufferingWrapper` around a
-callback that does nothing; "synchronous", which reconstructs on the RunEngine's thread what a
-projection of that size costs (a back-projection of one detector row).
+The methods: "nothing", a callback that does nothing, which shows what this can measure; our
+callback with a process and with a thread; bluesky's `BufferingWrapper` around a callback that does
+nothing; "synchronous", which reconstructs on the RunEngine's thread what a projection of that size
+costs (a back-projection of one detector row).
 """
 
 import argparse
+import gc
 import json
 import os
 import signal
@@ -35,7 +40,8 @@ from ophyd import Device, Kind, Signal
 
 from tomogan_bluesky import ReconstructionConfig, TomoGANCallback, WorkerConfig
 
-WITH_IMAGES = 2048
+SIZE = 2048
+IMAGE_EVERY_S = 0.02
 
 
 class Timed:
@@ -87,8 +93,8 @@ class Detector(Device):
         return {k: v for signal_ in self.signals for k, v in signal_.describe().items()}
 
 
-def plan(image: np.ndarray | None, n_events: int) -> Iterator:
-    """As many events as quickly as the RunEngine makes them."""
+def plan(image: np.ndarray | None, n_events: int, every_s: float) -> Iterator:
+    """As many events, with a pause for each."""
     detector, rotation = Detector(image), Signal(name="rotation", value=0.0)
 
     @bpp.run_decorator(md={"plan_name": "overhead"})
@@ -96,19 +102,30 @@ def plan(image: np.ndarray | None, n_events: int) -> Iterator:
         for n in range(n_events):
             yield from bps.abs_set(rotation, n * 180.0 / n_events, wait=True)
             yield from bps.trigger_and_read([detector, rotation])
+            if every_s:
+                yield from bps.sleep(every_s)
 
     return inner()
 
 
-def run(image: np.ndarray | None, n_events: int, callback: Callable | None) -> tuple[float, Timed]:
-    """Seconds of one scan, and the times of the callback."""
-    RE = RunEngine()
-    timed = Timed(callback or (lambda name, doc: None))
-    if callback is not None:
-        RE.subscribe(timed)
-    start = time.perf_counter()
-    RE(plan(image, n_events))
-    return time.perf_counter() - start, timed
+class Scanner:
+    """Takes the same scan again and again."""
+
+    def __init__(self, image: np.ndarray | None, n_events: int, every_s: float) -> None:
+        self._RE = RunEngine()
+        self._arguments = image, n_events, every_s
+
+    def scan(self, callback: Callable | None) -> tuple[float, float, Timed]:
+        """Seconds of one scan by the clock and of the processor, and the times of the callback."""
+        timed = Timed(callback or (lambda name, doc: None))
+        token = None if callback is None else self._RE.subscribe(timed)
+        gc.collect()  # one more or less of these, somewhere, is some per cent of a scan
+        wall, cpu = time.perf_counter(), time.process_time()
+        self._RE(plan(*self._arguments))
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        if token is not None:
+            self._RE.unsubscribe(token)
+        return wall, cpu, timed
 
 
 # Methods ---------------------------------------------------------------------------------------
@@ -120,6 +137,7 @@ class Ours:
     nice = 19
 
     def __init__(self, kind: str, state: str = "idle") -> None:
+        self.busy: list[bool] = []  # to the end of each scan
         memory_gib = 1e-4 if state == "overload" else None
         config = WorkerConfig(kind=kind, nice=self.nice, memory_gib=memory_gib)
         self._state = state
@@ -140,9 +158,18 @@ class Ours:
 
     def after(self) -> None:
         """Let the worker finish: the next scan, without a callback, is alone."""
+        if self._state == "busy":
+            self.busy.append(self._other_goes_on())
         if self._state == "overload" and self.callback.worker_pid is not None:
             os.kill(self.callback.worker_pid, signal.SIGCONT)
         self.callback.wait()
+
+    def _other_goes_on(self) -> bool:
+        try:
+            self.callback.wait(0)
+        except TimeoutError:
+            return True
+        return False
 
     def close(self) -> None:
         """End the worker."""
@@ -181,6 +208,8 @@ def other_scan(columns: int, rows: int) -> list[tuple[str, dict]]:
 class Other:
     """A callback without a state."""
 
+    busy = ()
+
     def __init__(self, callback: Callable, close: Callable = lambda: None) -> None:
         self.callback, self.close = callback, close
 
@@ -188,6 +217,11 @@ class Other:
         """Nothing."""
 
     after = before
+
+
+def nothing() -> Other:
+    """What is measured where there is nothing to measure."""
+    return Other(lambda name, doc: None)
 
 
 def buffering() -> Other:
@@ -212,18 +246,25 @@ def synchronous() -> Other:
 
 METHODS = {
     "small": {
+        "nothing": nothing,
         "process": lambda: Ours("process"),
         "thread": lambda: Ours("thread"),
         "BufferingWrapper": buffering,
         "synchronous": synchronous,
     },
-    "images": {"process": lambda: Ours("process"), "thread": lambda: Ours("thread")},
     "busy": {
+        "nothing": nothing,
         "process": lambda: Ours("process", "busy"),
         "thread": lambda: Ours("thread", "busy"),
     },
     "overload": {"process": lambda: Ours("process", "overload")},
+    "images": {
+        "nothing": nothing,
+        "process": lambda: Ours("process"),
+        "thread": lambda: Ours("thread"),
+    },
 }
+METHODS["unpaced images"] = METHODS["images"]
 
 
 # Figures ---------------------------------------------------------------------------------------
@@ -240,27 +281,30 @@ def interval(ratios: list[float]) -> tuple[float, float, float]:
 def measure(case: str, n_events: int, pairs: int) -> Iterator[tuple[str, str, float, str]]:
     """Method, metric, value and unit."""
     image = None
-    if case == "images":
-        image = np.random.default_rng(0).integers(0, 4096, (WITH_IMAGES,) * 2, dtype=np.uint16)
+    if "images" in case:
+        image = np.random.default_rng(0).integers(0, 4096, (SIZE, SIZE), dtype=np.uint16)
+    scanner = Scanner(image, n_events, IMAGE_EVERY_S if case == "images" else 0.0)
     methods = METHODS[case]
     ratios: dict[str, list[float]] = {name: [] for name in methods}
+    cpu_ratios: dict[str, list[float]] = {name: [] for name in methods}
     shares: dict[str, list[float]] = {name: [] for name in methods}
     calls: dict[str, list[float]] = {name: [] for name in methods}
     made = {name: make() for name, make in methods.items()}
-    run(image, min(n_events, 50), None)  # warm
+    scanner.scan(None)  # warm
     for n in range(pairs):
         order = sorted(methods)
         for name in order[n % len(order) :] + order[: n % len(order)]:
-            times: dict[bool, float] = {}
+            method = made[name]
             for subscribed in (True, False) if n % 2 else (False, True):
                 if subscribed:
-                    made[name].before()
-                    times[True], timed = run(image, n_events, made[name].callback)
-                    made[name].after()
+                    method.before()
+                    wall, cpu, timed = scanner.scan(method.callback)
+                    method.after()
                 else:
-                    times[False], _ = run(image, n_events, None)
-            ratios[name].append(times[True] / times[False])
-            shares[name].append(sum(timed.seconds) / times[True])
+                    wall_of_none, cpu_of_none, _ = scanner.scan(None)
+            ratios[name].append(wall / wall_of_none)
+            cpu_ratios[name].append(cpu / cpu_of_none)
+            shares[name].append(sum(timed.seconds) / wall)
             calls[name] += timed.seconds
     for method in made.values():
         method.close()
@@ -269,10 +313,13 @@ def measure(case: str, n_events: int, pairs: int) -> Iterator[tuple[str, str, fl
         for metric, q in (("call p50", 50), ("call p99", 99), ("call max", 100)):
             yield name, metric, float(np.percentile(microseconds, q)), "us"
         yield name, "calls, share of scan", 100 * float(np.median(shares[name])), "%"
-        middle, low, high = interval(ratios[name])
-        yield name, "scan time", middle, "of none"
-        yield name, "scan time, low", low, "of none"
-        yield name, "scan time, high", high, "of none"
+        for metric, values in (("scan time", ratios[name]), ("scan CPU", cpu_ratios[name])):
+            middle, low, high = interval(values)
+            yield name, metric, middle, "of none"
+            yield name, f"{metric}, low", low, "of none"
+            yield name, f"{metric}, high", high, "of none"
+        if made[name].busy:
+            yield name, "scans with a busy worker", 100 * float(np.mean(made[name].busy)), "%"
 
 
 def main() -> int:
@@ -290,7 +337,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as state:
         os.environ["XDG_STATE_HOME"] = state
         for case in arguments.cases:
-            events = min(n_events, 50) if case == "images" else n_events
+            events = min(n_events, 50) if "images" in case else n_events
             if not arguments.json:
                 print(f"\n{case}: {events} events, {pairs} pairs")
             for method, metric, value, unit in measure(case, events, pairs):
@@ -298,7 +345,7 @@ def main() -> int:
                 if arguments.json:
                     print(json.dumps({**row, "metric": metric, "value": value, "unit": unit}))
                 else:
-                    print(f"{method:<18}{metric:<24}{value:>12.3f} {unit}")
+                    print(f"{method:<18}{metric:<26}{value:>12.3f} {unit}")
     return 0
 
 

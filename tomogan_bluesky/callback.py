@@ -30,6 +30,7 @@ from .publish.identity import is_derived
 from .publish.publishers import Publishers
 from .publish.targets import Target, as_targets
 from .report import RunReport
+from .worker.state import WorkerState
 
 if TYPE_CHECKING:  # it imports torch
     from .denoise.denoiser import Denoiser
@@ -52,6 +53,9 @@ class Workplace(Protocol):
 
     @property
     def pid(self) -> int | None: ...
+
+    @property
+    def state(self) -> WorkerState: ...
 
     def put(
         self, raw_uid: str, name: str, doc: dict[str, Any], n_bytes: int, *, must: bool, last: bool
@@ -252,6 +256,11 @@ class TomoGANCallback:
     def worker_pid(self) -> int | None:
         """Process id of the worker; None where there is none (now): it starts with a document."""
         return self._workplace.pid
+
+    @property
+    def worker_state(self) -> WorkerState:
+        """How many documents wait for the worker, and how often it had to be replaced."""
+        return self._workplace.state
 
     def __enter__(self) -> Self:
         return self

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 
 from .errors import ConfigurationError
 from .report import RunReport
+from .worker.state import WorkerState
 
 # From a slab of a small scan to a night's work.
 _LAG_BUCKETS_S = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 50_000)
@@ -22,6 +23,7 @@ class Metrics:
     All names begin with ``tomogan_``. A `TomoGANCallback` in a program of yours is watched with::
 
         metrics = Metrics()
+        metrics.watch_worker(lambda: tomogan.worker_state)
         with metrics.served(9108):
             ...
             for report in tomogan.wait():
@@ -104,6 +106,27 @@ class Metrics:
         if gauge is None:
             gauge = self._gauges[full] = Gauge(full, text, tuple(labels), registry=self.registry)
         (gauge.labels(**labels) if labels else gauge).set_function(now)
+
+    def watch_worker(self, state: Callable[[], WorkerState]) -> None:
+        """Show what a worker is at.
+
+        Parameters
+        ----------
+        state : callable
+            Returns the `WorkerState`, as in ``lambda: tomogan.worker_state``.
+        """
+        for name, text, now in (
+            (
+                "documents",
+                "Documents not handled yet",
+                lambda: state().waiting_items,
+            ),
+            ("bytes", "Memory that is held for documents", lambda: state().waiting_bytes),
+        ):
+            self.watch(f"worker_waiting_{name}", text, now)
+        self.watch(
+            "worker_restarts", "Worker processes that died or hung", lambda: state().restarts
+        )
 
     @contextmanager
     def served(self, port: int, host: str = "127.0.0.1") -> Iterator[int]:

@@ -13,8 +13,11 @@ import threading
 import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
+from processes import until
+from proxy import Proxy
 from scans import disc_frames, scan_documents
 
 from tomogan_bluesky import (
@@ -23,7 +26,9 @@ from tomogan_bluesky import (
     TomoGANCallback,
     WorkerConfig,
 )
+from tomogan_bluesky.cli import main
 from tomogan_bluesky.publish.catalog import attempts
+from tomogan_bluesky.publish.spool import Spool
 from tomogan_bluesky.publish.tiled_publisher import TiledPublisher
 
 RECONSTRUCTION = ReconstructionConfig(slab_rows=1)
@@ -34,6 +39,7 @@ class Worker:
 
     def __init__(self, catalog):
         self.client = catalog.client()
+        self.volumes = catalog.volumes
         self.derived = []
         self.at = {}  # what to do when a derived document of a name arrives
         self.callback = TomoGANCallback(
@@ -69,6 +75,19 @@ class Worker:
         start = self.client[report.derived_uid].metadata["start"]
         ends = [a.exit_status for a in attempts(self.client, start["derivation"])]
         assert ends.count("success") == 1
+
+    def check_only(self, report):
+        """The same, and no other attempt, nor a file of one."""
+        self.check_final(report)
+        start = self.client[report.derived_uid].metadata["start"]
+        assert [a.uid for a in attempts(self.client, start["derivation"])] == [report.derived_uid]
+        ours = [path for path in self.volumes.iterdir() if raw_uid_of(path) == report.raw_uid]
+        assert ours == [report.volume_path]
+
+
+def raw_uid_of(path):
+    with h5py.File(path, swmr=True, libver="latest") as file:
+        return file.attrs["raw_run_uid"]
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +190,69 @@ def test_a_fork_of_the_program_leaves_scan_and_worker_alone(worker):
         assert os.waitpid(child, 0)[1] == 0
 
     worker.check_final(worker.run(scan_documents(), between=fork))
+
+
+# Tiled is away, too ----------------------------------------------------------------------------
+
+
+class Away:
+    """A callback whose worker publishes through a network that fails, and spools."""
+
+    def __init__(self, catalog, spool):
+        self.proxy = Proxy(catalog.uri)
+        self.spool = Spool(spool, 1)
+        self.at = {}
+        self.callback = TomoGANCallback(
+            [self.proxy.uri, self._take],
+            None,
+            reconstruction=RECONSTRUCTION,
+            publishing=PublishingConfig(directory=catalog.volumes, spool=spool),
+            worker=WorkerConfig(nice=0),
+        )
+
+    def _take(self, name, doc):
+        if name in self.at:
+            self.at.pop(name)(self.callback.worker_pid)
+
+    def run(self, docs):
+        for name, doc in docs:
+            self.callback(name, doc)
+        (report,) = self.callback.wait(300)
+        return report
+
+
+@pytest.fixture
+def away(worker, catalog, tmp_path):
+    away = Away(catalog, tmp_path / "spool")
+    away.proxy.mode = "refuse"
+    with away.callback:
+        yield away
+    away.proxy.close()
+
+
+@pytest.mark.parametrize("stage", ["event_page", "stop"])
+def test_a_kill_while_tiled_is_away(worker, away, stage):
+    """The next worker makes the run again, or finds it in the spool; and brings it."""
+    away.at[stage] = send(signal.SIGKILL)
+    report = away.run(scan_documents())
+    assert not away.at
+    assert (report.exit_status, report.spooled) == ("success", True), report.reason
+    assert report.derived_uid not in worker.client
+    assert away.callback.worker_state.restarts == 1
+    away.proxy.mode = "pass"
+    until(lambda: not away.spool.waiting())
+    worker.check_only(report)
+
+
+def test_a_kill_after_tiled_went_away_and_what_waits_is_flushed(worker, away, catalog, capsys):
+    """Who would have brought it is dead: `spool flush` does."""
+    report = away.run(scan_documents())
+    os.kill(away.callback.worker_pid, signal.SIGKILL)
+    away.proxy.mode = "pass"
+    assert main(["spool", "flush", "--spool", str(away.spool.folder)]) == 0
+    assert capsys.readouterr().out == f"{report.derived_uid}  published\n"
+    assert away.spool.waiting() == []
+    worker.check_only(report)
 
 
 # The program ends ------------------------------------------------------------------------------

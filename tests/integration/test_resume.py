@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import sys
 import h5py
 import numpy as np
 import pytest
+from processes import TESTS
 from scans import scan_documents
 
 from tomogan_bluesky import PublishingConfig, TomoGANCallback
@@ -38,6 +40,30 @@ def counted(self, name, doc):
 
 TiledPublisher.__call__ = counted
 main(["replay", "--resume", "--catalog", folder, "--model", "none"])
+"""
+# A program with a worker process; both are killed when the derived run has begun to come.
+_BOTH_KILLED = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+from scans import scan_documents
+from tomogan_bluesky import PublishingConfig, TomoGANCallback, WorkerConfig
+from tomogan_bluesky.publish.connection import connect
+from tomogan_bluesky.publish.tiled_publisher import TiledPublisher
+
+def kill(name, doc):
+    if name == sys.argv[4]:
+        os.kill(tomogan.worker_pid, signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+uri, volumes = sys.argv[2:4]
+raw = TiledPublisher(connect(uri))
+tomogan = TomoGANCallback(
+    [uri, kill], None, publishing=PublishingConfig(directory=volumes), worker=WorkerConfig(nice=0)
+)
+for name, doc in scan_documents(md={"about": "both killed"}):
+    raw(name, doc)
+    tomogan(name, doc)
+tomogan.wait()
 """
 RESUME = ("replay", "--resume", "--model", "none", "--json", "--catalog")
 
@@ -122,6 +148,25 @@ def test_killed_and_resumed_gives_one_final_version(
     assert code == 0
     check_one_final_version(client, folder, raw, outcome["report"])
     assert resume(folder, capsys) == (0, [])  # as often as one likes
+
+
+@pytest.mark.parametrize("kind", ["event_page", "stop"])
+def test_a_program_and_its_worker_are_killed_and_the_run_resumed(kind, folder, client, capsys):
+    with serve_catalog(folder) as server:
+        arguments = [TESTS, server.uri, folder / "volumes", kind]
+        done = subprocess.run(
+            [sys.executable, "-c", _BOTH_KILLED, *map(str, arguments)],
+            env=os.environ | {"TILED_API_KEY": server.api_key},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    code, (outcome,) = resume(folder, capsys)
+    assert code == 0
+    raw = client[outcome["report"]["raw_uid"]]
+    assert raw.metadata["start"]["about"] == "both killed"
+    check_one_final_version(client, folder, list(raw.documents()), outcome["report"])
 
 
 def publish_to(client, folder, docs, *others):

@@ -9,6 +9,7 @@ from tomogan_bluesky.errors import ConfigurationError
 from tomogan_bluesky.intake.sinogram import FrameAccount
 from tomogan_bluesky.metrics import Metrics
 from tomogan_bluesky.report import RunReport
+from tomogan_bluesky.worker.state import WorkerState
 
 
 def page(port):
@@ -23,6 +24,8 @@ def test_reports_are_counted_and_gauges_are_asked():
     metrics = Metrics()
     waiting = [3]
     metrics.watch("waiting_documents", "…", lambda: waiting[0])
+    states = [WorkerState(8, 2048, 0)]
+    metrics.watch_worker(lambda: states[-1])
     for source in ("zmq", "tiled"):
         metrics.watch("connected", "…", lambda source=source: source == "zmq", source=source)
     account = FrameAccount(expected=10, used=7, superseded=0, missing=1, rejected={"NaN": 2})
@@ -33,6 +36,7 @@ def test_reports_are_counted_and_gauges_are_asked():
     with metrics.served(0) as port:
         found = page(port)
         waiting[0] = 5
+        states.append(WorkerState(0, 0, 1))
         again = page(port)
         with pytest.raises(ConfigurationError, match="name another port"), metrics.served(port):
             pass
@@ -47,4 +51,10 @@ def test_reports_are_counted_and_gauges_are_asked():
     assert found["tomogan_lag_seconds_count",] == 1
     assert found["tomogan_connected", "zmq"] == 1
     assert found["tomogan_connected", "tiled"] == 0
+    assert (found["tomogan_worker_waiting_documents",], found["tomogan_worker_waiting_bytes",]) == (
+        8,
+        2048,
+    )
+    assert again["tomogan_worker_waiting_documents",] == 0
+    assert (found["tomogan_worker_restarts",], again["tomogan_worker_restarts",]) == (0, 1)
     assert (found["tomogan_waiting_documents",], again["tomogan_waiting_documents",]) == (3, 5)

@@ -293,6 +293,7 @@ def _metrics(server: Any, publishing: Any) -> Any:
     inbox = server.inbox
     metrics.watch("waiting_documents", "Documents that wait", lambda: inbox.n_items)
     metrics.watch("waiting_bytes", "Size of the documents that wait", lambda: inbox.n_bytes)
+    metrics.watch_worker(lambda: server.worker_state)
     spool = Spool(publishing.spool or default_folder(), publishing.spool_gib)
     metrics.watch("spool_bytes", "What waits on disk for Tiled", spool.used_bytes)
     metrics.watch("spool_runs", "Derived runs that wait for Tiled", lambda: len(spool.waiting()))

@@ -13,6 +13,7 @@ from ..denoise.denoiser import Denoiser
 from ..publish.publishers import Publishers
 from ..report import RunReport
 from ..run.engine import Engine, Progress
+from ..worker.state import WorkerState
 from ..worker.thread import ThreadWorker
 from .runs import Runs
 
@@ -45,6 +46,7 @@ class InThread:
         report: Callable[[RunReport], None],
     ) -> None:
         self.pid = None
+        self._taken_bytes = self._handled_bytes = 0  # each written by one thread
         self._publishers = publishers
         self._runs = Runs(Engine(publishers, model, settings, plan_wins, device, again, progress))
         self._report = report
@@ -53,10 +55,13 @@ class InThread:
     def put(
         self, raw_uid: str, name: str, doc: dict[str, Any], n_bytes: int, *, must: bool, last: bool
     ) -> bool:
-        return self._worker.put((raw_uid, name, doc), must=must)
+        taken = self._worker.put((raw_uid, name, doc, n_bytes), must=must, last=last)
+        if taken:
+            self._taken_bytes += n_bytes
+        return taken
 
     def give_up(self, raw_uid: str, reason: str) -> None:
-        self._worker.put((raw_uid, None, reason), must=True)
+        self._worker.put((raw_uid, None, reason, 0), must=True)
 
     def keep(self, raw_uid: str, array: Any) -> Any:
         return array.copy()
@@ -70,8 +75,13 @@ class InThread:
             self._publishers.close()
         return ended
 
-    def _handle(self, item: tuple[str, str | None, Any]) -> None:
-        raw_uid, name, content = item
+    @property
+    def state(self) -> WorkerState:
+        return WorkerState(self._worker.waiting, self._taken_bytes - self._handled_bytes)
+
+    def _handle(self, item: tuple[str, str | None, Any, int]) -> None:
+        raw_uid, name, content, n_bytes = item
+        self._handled_bytes += n_bytes
         if name is None:
             self._runs.give_up(raw_uid, content)
             return

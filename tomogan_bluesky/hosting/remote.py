@@ -197,7 +197,7 @@ class RemoteFrames(CatalogFrames):
     handle : int
         By which they are known there.
     about : mapping
-        What can be known of them without reading; see `in_process.describe`.
+        What can be known of them without reading; see `desk.describe`.
     """
 
     def __init__(self, link: Link, handle: int, about: Mapping[str, Any]) -> None:

@@ -247,5 +247,6 @@ class Publishers:
                 with self._clients.forgotten_on_error(target):
                     remove_unsuccessful(self._clients.of(target), derivation, directory)
         if directory is not None:
-            known = {a.uid for a in self.attempts(derivation)}
-            remove_files(derivation, attempt - 1, directory, known)
+            # We hold the claim: an attempt before ours that has no end, here or in the spool, is dead.
+            ended = {a.uid for a in self.attempts(derivation) if a.exit_status is not None}
+            remove_files(derivation, attempt - 1, directory, ended)

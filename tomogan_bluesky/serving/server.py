@@ -18,6 +18,7 @@ from ..intake.archive import documents
 from ..intake.routing import Routing
 from ..publish.identity import is_derived
 from ..report import RunReport
+from ..worker.state import WorkerState
 from .arrivals import Arrivals
 from .inbox import ArchivedRun, Document, Inbox, Source
 
@@ -92,6 +93,11 @@ class Server:
     def open_runs(self) -> tuple[str, ...]:
         """Uids of the runs whose stop document has not come."""
         return tuple(self._open)
+
+    @property
+    def worker_state(self) -> WorkerState:
+        """What the worker behind it is at."""
+        return self._callback.worker_state
 
     def end(self) -> None:
         """End after the run at hand; called a second time, without it. For signal handlers."""

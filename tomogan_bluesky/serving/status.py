@@ -43,10 +43,16 @@ class StatusLine:
         )
         done = ", ".join(f"{n} {status}" for status, n in self._done.items()) or "none so far"
         self._line.set_description_str(
-            f"{connections}; runs: {len(server.open_runs)} open, {done}; "
-            f"{server.inbox.n_items} documents wait"
+            f"{connections}; runs: {len(server.open_runs)} open, {done}; {_waiting(server)}"
         )
 
     def end(self) -> None:
         """Take the line away."""
         self._line.close()
+
+
+def _waiting(server: Server) -> str:
+    worker = server.worker_state
+    mib = (server.inbox.n_bytes + worker.waiting_bytes) / 2**20
+    text = f"{server.inbox.n_items + worker.waiting_items} documents wait ({mib:.1f} MiB)"
+    return text + (f"; worker restarted {worker.restarts}x" if worker.restarts else "")

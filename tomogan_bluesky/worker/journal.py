@@ -60,6 +60,11 @@ class Journal:
         every = [entry for group in self.groups.values() for entry in group.entries]
         return sorted(every, key=lambda entry: entry.number)
 
+    def count_after(self, number: int) -> int:
+        """How many items have a higher number. From any thread: a hint."""
+        groups = list(self.groups.values())
+        return sum(entry.number > number for group in groups for entry in group.entries)
+
     def at_hand(self, begun: int, handled: int) -> str | None:
         """The group of the item that a worker was at; None where it was at none."""
         if begun <= handled:

@@ -118,8 +118,18 @@ class WorkerProcess:
         except OSError:
             logger.debug("worker process %d: a message was not taken", self.pid)
 
-    def send_item(self, entry: Entry, arena: Arena) -> None:
-        """Send an item, and before it the shared memory that it is the first one to use."""
+    def flush(self) -> None:
+        """Send the items that were posted."""
+        try:
+            self.channel.flush()
+        except OSError:
+            logger.debug("worker process %d: items were not taken", self.pid)
+
+    def post_item(self, entry: Entry, arena: Arena) -> None:
+        """Have an item sent by `flush`, or before the next message.
+
+        The shared memory that it is the first one to use is sent at once.
+        """
         for number in entry.segments:
             if number not in self._known:
                 self._known.add(number)
@@ -127,7 +137,7 @@ class WorkerProcess:
                 message = {"kind": "segment", "number": number, "size": segment.size}
                 self.send(message, [segment.fd])
         self.last_number = entry.number
-        self.send(entry.packed)
+        self.channel.post(entry.packed)
 
     def unmap(self, segments: Sequence[int]) -> None:
         """Say that shared memory is no more."""

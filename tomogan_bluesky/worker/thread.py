@@ -5,11 +5,12 @@ from one thread named ``tomogan-*``.
 """
 
 import logging
-import queue
 import threading
 import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
+
+from .mailbox import Mailbox
 
 logger = logging.getLogger(__name__)
 
@@ -35,31 +36,39 @@ class ThreadWorker(Generic[Item]):
         self._handle = handle
         self._name = f"tomogan-{name}"
         self._limit = limit
-        self._queue: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self._mailbox: Mailbox[object] = Mailbox()
         self._changed = threading.Condition()
         self._put = 0
         self._handled = 0
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def put(self, item: Item, *, must: bool = False) -> bool:
-        """Hand an item over, without waiting.
+    def put(self, item: Item, *, must: bool = False, last: bool = False) -> bool:
+        """Hand an item over, without waiting; it is seen soon, and at once where it is the `last`.
 
         Returns False, and takes nothing, when `limit` items are waiting (unless `must`) or the
         worker is closed.
         """
-        if self._closed or (not must and self._put - self._handled >= self._limit):
+        if self._closed or (not must and self.waiting >= self._limit):
             return False
         if self._thread is None:
             self._start()
         self._put += 1
-        self._queue.put(item)
+        self._mailbox.put(item)
+        if last:
+            self._mailbox.ring()
         return True
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until every item that was put is handled; False when `timeout` seconds pass."""
+        self._mailbox.ring()
         with self._changed:
             return self._changed.wait_for(lambda: self._handled >= self._put, timeout)
+
+    @property
+    def waiting(self) -> int:
+        """Items that were put and are not handled."""
+        return self._put - self._handled
 
     def close(self, timeout: float | None = None) -> bool:
         """Handle what is waiting, then end the thread; False when `timeout` seconds pass.
@@ -72,15 +81,14 @@ class ThreadWorker(Generic[Item]):
         deadline = None if timeout is None else time.monotonic() + timeout
         if not self.join(timeout):
             self._drop_waiting()
-        self._queue.put(_CLOSE)
+        self._mailbox.put(_CLOSE)
+        self._mailbox.ring()
         self._thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
         return not self._thread.is_alive()
 
     def _drop_waiting(self) -> None:
         with self._changed:
-            while not self._queue.empty():
-                if self._queue.get() is not _CLOSE:
-                    self._handled += 1
+            self._handled += sum(item is not _CLOSE for item in self._mailbox.clear())
 
     def _start(self) -> None:
         # A daemon: a scan's process must be able to end even while a slab is being reconstructed.
@@ -88,7 +96,7 @@ class ThreadWorker(Generic[Item]):
         self._thread.start()
 
     def _run(self) -> None:
-        while (item := self._queue.get()) is not _CLOSE:
+        while (item := self._mailbox.get()) is not _CLOSE:
             try:
                 self._handle(item)  # type: ignore[arg-type]
             except Exception:

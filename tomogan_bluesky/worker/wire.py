@@ -50,8 +50,11 @@ class Packed:
     buffers: tuple[memoryview, ...] = ()
 
     @property
-    def n_bytes(self) -> int:
-        return len(self.body) + sum(buffer.nbytes for buffer in self.buffers)
+    def start(self) -> bytes:
+        """All that comes before the buffers on a socket."""
+        sizes = (buffer.nbytes for buffer in self.buffers)
+        head = _HEAD.pack(len(self.body), len(self.buffers))
+        return head + struct.pack(f"<{len(self.buffers)}Q", *sizes) + self.body
 
 
 def pack(message: Any, replace: Replace | None = None) -> Packed:
@@ -156,6 +159,7 @@ class Channel:
     ) -> None:
         self._socket = sock
         self._sending = threading.Lock()
+        self._posted: list[bytes | memoryview] = []
         self._find, self._other = find, other
 
     def fileno(self) -> int:
@@ -170,9 +174,9 @@ class Channel:
             The other side is gone.
         """
         packed = message if isinstance(message, Packed) else pack(message)
-        sizes = struct.pack(f"<{len(packed.buffers)}Q", *(b.nbytes for b in packed.buffers))
-        start = _HEAD.pack(len(packed.body), len(packed.buffers)) + sizes + packed.body
+        start = packed.start
         with self._sending:
+            self._send_posted()
             if fds:
                 # File descriptors go with the first byte, and so with the head.
                 sent = socket.send_fds(self._socket, [start], list(fds))
@@ -180,6 +184,27 @@ class Channel:
             self._socket.sendall(start)
             for buffer in packed.buffers:
                 self._socket.sendall(buffer)
+
+    def post(self, packed: Packed) -> None:
+        """Have a message sent with the next one, or by `flush`: many cost little more than one."""
+        with self._sending:
+            self._posted += [packed.start, *packed.buffers]
+
+    def flush(self) -> None:
+        """Send what was posted.
+
+        Raises
+        ------
+        OSError
+            The other side is gone.
+        """
+        with self._sending:
+            self._send_posted()
+
+    def _send_posted(self) -> None:
+        if self._posted:
+            posted, self._posted = self._posted, []
+            self._socket.sendall(b"".join(posted))
 
     def receive(self) -> tuple[Any, list[int]]:
         """The next message and the file descriptors that came with it.

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tomogan_bluesky.worker.process import ProcessWorker
+from tomogan_bluesky.worker.state import WorkerState
 
 TESTS = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {"PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
@@ -187,6 +188,21 @@ def test_a_full_worker_refuses_and_takes_again_when_a_group_is_done(make):
     assert worker.join(60)
     assert owner.results["a"][2] == "too many"
     assert worker.put("b", {"sum": image}, n_bytes=40_000, last=True)
+
+
+def test_what_waits_and_how_often_a_process_died_can_be_seen(make, tmp_path):
+    worker, owner = make()
+    assert worker.state == WorkerState()
+    put(worker, "a", {"emit": 0}, {"once": str(tmp_path / "once"), "do": "hang"}, {"keep": 1})
+    while not owner.messages:
+        time.sleep(0.01)
+    assert (worker.state.waiting_items, worker.state.restarts) == (2, 0)
+    assert worker.state.waiting_bytes > 0
+    os.kill(worker.pid, 9)
+    assert worker.join(60)
+    while worker.state.waiting_bytes:  # given back just after
+        time.sleep(0.01)
+    assert worker.state == WorkerState(restarts=1)
 
 
 def test_close_gives_up_on_a_hang_and_drops_what_waits(make, tmp_path):
