@@ -247,6 +247,7 @@ class Publishers:
                 with self._clients.forgotten_on_error(target):
                     remove_unsuccessful(self._clients.of(target), derivation, directory)
         if directory is not None:
-            # We hold the claim: an attempt before ours that has no end, here or in the spool, is dead.
-            ended = {a.uid for a in self.attempts(derivation) if a.exit_status is not None}
+            # We hold the claim: one before ours that has no end, here or in the spool, is dead.
+            known = self.attempts(derivation)
+            ended = {a.uid for a in known if a.exit_status not in (None, "fail")}
             remove_files(derivation, attempt - 1, directory, ended)
