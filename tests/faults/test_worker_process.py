@@ -226,6 +226,7 @@ class Away:
 def network(worker, catalog, tmp_path_factory):
     away = Away(catalog, tmp_path_factory.mktemp("away") / "spool")
     with away.callback:
+        away.run(scan_documents())  # which starts the worker
         yield away
     away.proxy.close()
 
