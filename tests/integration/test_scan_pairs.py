@@ -230,7 +230,9 @@ def test_finetuning_says_where_the_reconstruction_is_another(
     card = json.loads(captured.out)
     assert card["network"] == "unet4(base=4)"
     assert card["reconstruction"]["filter"] == "hann"
-    assert f"--finetune {model}" in card["training_command"]
+    first, last = card["training_command"].split("\n")
+    assert first == "none", "what made the model that it began with"
+    assert f"--finetune {model}" in last
 
 
 def test_queries_that_are_none(tmp_path):

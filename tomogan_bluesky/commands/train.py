@@ -170,10 +170,11 @@ def _card(
 ) -> "ModelCard":
     import torch
 
-    from ..models.artifact import ModelCard
+    from ..models.artifact import ModelCard, load_generator
     from ..models.generator import describe_generator
 
     config, progress = trained.stages[-1]
+    before = [] if args.finetune is None else [load_generator(args.finetune)[1].training_command]
     return ModelCard(
         name=args.name,
         network=describe_generator(config.network, config.options),
@@ -182,7 +183,7 @@ def _card(
         reconstruction=data.reconstruction,
         detector=data.detector,
         least_noise=data.least_noise,
-        training_command=_command(args, trained, torch.get_num_threads()),
+        training_command="\n".join([*before, _command(args, trained, torch.get_num_threads())]),
         training={
             "stages": [
                 {

@@ -81,6 +81,7 @@ class ModelCard(BaseModel):
     least_noise: float | None = None
     """The least relative noise that it has learned from (see `harmless`); None: not known."""
     training_command: str
+    """What made it: a line for each command, after those of the model that it began with."""
     training: dict[str, Any] = Field(default_factory=dict)
     metrics: dict[str, float] = Field(default_factory=dict)
     created: datetime = Field(default_factory=lambda: datetime.now(UTC))
