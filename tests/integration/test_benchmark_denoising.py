@@ -1,4 +1,4 @@
-"""`benchmarks/denoising.py` and `loader.py` run: what they find is not looked at here."""
+"""`benchmarks/denoising.py`, `checks.py` and `loader.py` run: figures are not looked at here."""
 
 import json
 import subprocess
@@ -25,6 +25,12 @@ def test_denoising(tmp_path):
     assert {"noisy", "Gaussian, best sigma", "median, best size"} < methods
     assert any(row["metric"].startswith("goal: ") for row in rows)
     assert picture.stat().st_size > 10_000
+
+
+def test_checks():
+    found = {row["method"]: row["value"] for row in run("checks.py") if "remarked" in row["metric"]}
+    assert found["disc made up"] == 1
+    assert {"truth", "denoised", "blurred"} < set(found)
 
 
 def test_loader(tmp_path):

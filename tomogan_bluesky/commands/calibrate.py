@@ -53,7 +53,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("model", help="name or path")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="made if absent")
     parser.add_argument("--name", help="name on the new card (default: that of the model)")
-    parser.add_argument("--steps", type=int, default=1500, help="of learning (1500)")
+    parser.add_argument("--steps", type=int, default=600, help="of learning (600)")
     parser.add_argument("--batch", type=int, default=8, help="crops a step (8)")
     parser.add_argument("--crop", type=int, default=96, help="width of a crop in pixels (96)")
     parser.add_argument("--learning-rate", type=float, default=3e-3, help="of Adam (3e-3)")

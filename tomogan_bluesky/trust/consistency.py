@@ -21,9 +21,8 @@ from ..recon.project import Projector
 LARGEST_EXCESS = 1.0
 """What may be added to the chi² of the reconstruction: more can't be noise that was removed."""
 LARGEST_SPOT = 15.0
-"""Deviations by which the strangest spot may stand out. On the pinned sets of 256 columns there are
-4 to 11; a disc of 2 pixels and a fifth of the contrast that is put into the denoised slice makes 60
-to 100 at full dose, 18 to 28 at a quarter, and 12 to 23, not always enough, at a tenth."""
+"""Deviations by which the strangest spot may stand out (`benchmarks/checks.py`): 4 to 13 are usual
+on the pinned sets."""
 
 _SPOT_PX = 1.5  # standard deviation of the window that spots are looked for with
 _INSIDE = 0.9  # of the half width: where a reconstruction means something

@@ -35,6 +35,7 @@ _INSIDE = 0.9  # of the half width: where a reconstruction means something
 _SLACK = 1.5  # strangest of the slices that were seen, times this: still familiar
 # Added to all spreads: simulated scans may agree in a trait more than real ones ever do.
 _LEAST_SPREAD = 0.2
+_MOST = 1e6
 # Of the power: what there is less of is as good as nothing.
 _NOTHING = 1e-2
 
@@ -103,11 +104,12 @@ class Familiarity(BaseModel):
         return found.model_copy(update={"limit": _SLACK * strangest})
 
     def strangeness(self, found: np.ndarray) -> float:
-        """How strange a slice is, from its `traits`; infinite where these are not finite."""
+        """How strange a slice is, from its `traits`; a million at most, also where these are not
+        finite: archives and JSON refuse what is infinite."""
         if not np.isfinite(found).all():
-            return float("inf")
+            return _MOST
         off = found - np.array(self.mean)
-        return float(np.sqrt(off @ np.array(self.precision) @ off))
+        return min(float(np.sqrt(off @ np.array(self.precision) @ off)), _MOST)
 
     def strangest(self, found: np.ndarray) -> str:
         """The trait in which a slice differs most."""
