@@ -14,8 +14,8 @@ import torch
 
 from ..errors import BackendUnavailableError
 from ..geometry import ScanGeometry
-from .checks import check_attenuation
-from .filters import apply_response, filter_response, transform_size
+from .filters import LineFilter
+from .foreign import Foreign
 
 if TYPE_CHECKING:  # reconstruction needs numpy and torch only, and this needs pydantic
     from ..config import FilterName
@@ -40,14 +40,13 @@ def import_astra() -> ModuleType:
     return astra
 
 
-class _Astra:
+class _Astra(Foreign):
     """ASTRA's projector for one scan geometry, with interpolation between pixels (Joseph 1982)."""
 
     def __init__(self, geometry: ScanGeometry) -> None:
         astra = import_astra()
-        self.geometry = geometry
         n = geometry.n_columns
-        self.origin: tuple[float, float] = ((n - 1) / 2, (n - 1) / 2)
+        super().__init__(geometry, ((n - 1) / 2, (n - 1) / 2))
         # Of each projection, in ASTRA's plane, where y points upwards: the direction of the rays,
         # the middle of the detector, and the step from one column to the next.
         step = np.stack((np.cos(geometry.theta), np.sin(geometry.theta)), axis=1)
@@ -63,29 +62,8 @@ class _Astra:
         if hasattr(self, "_operator"):
             self._delete(self._projector_id)
 
-    def __call__(self, attenuation: torch.Tensor) -> torch.Tensor:
-        """Reconstruct slices.
-
-        Parameters
-        ----------
-        attenuation : torch.Tensor, float32, shape (slice, angle, column)
-
-        Returns
-        -------
-        torch.Tensor, float32, shape (slice, y, x)
-            Attenuation coefficient in 1/pixel, on the device of `attenuation`.
-
-        Raises
-        ------
-        ReconstructionError
-            A shape that does not fit the geometry, or values that are not finite.
-        """
-        check_attenuation(attenuation, self.geometry)
-        n = self.geometry.n_columns
-        volume = np.empty((len(attenuation), n, n), np.float32)
-        for image, sinogram in zip(volume, attenuation.cpu(), strict=True):
-            image[...] = self._reconstruct(sinogram)
-        return torch.from_numpy(volume).to(attenuation.device)
+    def _slices(self, attenuation: torch.Tensor) -> np.ndarray:
+        return np.stack([self._reconstruct(sinogram) for sinogram in attenuation])
 
     def _reconstruct(self, sinogram: torch.Tensor) -> np.ndarray:
         raise NotImplementedError
@@ -115,14 +93,12 @@ class AstraFBP(_Astra):
 
     def __init__(self, geometry: ScanGeometry, filter: FilterName = "ramlak") -> None:
         super().__init__(geometry)
-        self._size = transform_size(2 * geometry.n_columns)
-        self._response = filter_response(filter, self._size).float()
+        self._filter = LineFilter(filter, geometry.n_columns)
         self._weights = torch.tensor(geometry.weights, dtype=torch.float32)[:, None]
 
     def _reconstruct(self, sinogram: torch.Tensor) -> np.ndarray:
-        spectra = apply_response(torch.fft.rfft(sinogram[None], self._size), self._response)
-        filtered = torch.fft.irfft(spectra, self._size)[0, :, : self.geometry.n_columns]
-        image: np.ndarray = self._operator.BP((filtered * self._weights).numpy())
+        filtered = self._filter(sinogram[None])[0] * self._weights
+        image: np.ndarray = self._operator.BP(filtered.numpy())
         return image
 
 

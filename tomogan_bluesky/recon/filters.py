@@ -108,6 +108,29 @@ def apply_response(spectra: torch.Tensor, response: torch.Tensor) -> torch.Tenso
     return spectra
 
 
+class LineFilter:
+    """A filter by name, for projections that another library back-projects.
+
+    Parameters
+    ----------
+    name : str
+        One of `config.FilterName`.
+    n_columns : int
+    factor : float
+        By which they are multiplied.
+    """
+
+    def __init__(self, name: FilterName, n_columns: int, factor: float = 1.0) -> None:
+        self._n_columns = n_columns
+        self._size = transform_size(2 * n_columns)  # without wrap-around
+        self._response = (filter_response(name, self._size) * factor).float()
+
+    def __call__(self, attenuation: torch.Tensor) -> torch.Tensor:
+        """Filtered projections, of the shape of `attenuation`: (slice, angle, column)."""
+        spectra = apply_response(torch.fft.rfft(attenuation, self._size), self._response)
+        return torch.fft.irfft(spectra, self._size)[..., : self._n_columns]
+
+
 def transform_size(minimum: float) -> int:
     """The smallest even length from `minimum` on whose prime factors are 2, 3 and 5.
 

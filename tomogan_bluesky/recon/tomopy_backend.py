@@ -17,8 +17,8 @@ import torch
 
 from ..errors import BackendUnavailableError, ConfigurationError
 from ..geometry import ScanGeometry
-from .checks import check_attenuation
-from .filters import apply_response, filter_response, transform_size
+from .filters import LineFilter
+from .foreign import Foreign
 from .kernel import slice_origin
 
 if TYPE_CHECKING:  # reconstruction needs numpy and torch only, and this needs pydantic
@@ -48,7 +48,7 @@ def import_tomopy(otherwise: str = "set the reconstruction's backend to 'torch'"
     return tomopy
 
 
-class TomopyGridrec:
+class TomopyGridrec(Foreign):
     """TomoPy's gridrec, on projections padded so that it is usable.
 
     TomoPy pads to the next power of two only, which is not enough: here the edge values continue
@@ -77,42 +77,22 @@ class TomopyGridrec:
     """
 
     def __init__(self, geometry: ScanGeometry, filter: FilterName = "ramlak") -> None:
+        super().__init__(geometry, slice_origin(geometry.n_columns))
         self._tomopy = import_tomopy()
-        self.geometry = geometry
-        self.origin: tuple[float, float] = slice_origin(geometry.n_columns)
         self._options: dict[str, object] = {"filter_name": filter}
         if filter in ("hann", "hamming"):
             # TomoPy's default parameter lets these windows rise again above half of Nyquist.
             self._options["filter_par"] = [1.0]
 
-    def __call__(self, attenuation: torch.Tensor) -> torch.Tensor:
-        """Reconstruct slices.
-
-        Parameters
-        ----------
-        attenuation : torch.Tensor, float32, shape (slice, angle, column)
-
-        Returns
-        -------
-        torch.Tensor, float32, shape (slice, y, x)
-            Attenuation coefficient, roughly in 1/pixel, on the device of `attenuation`.
-
-        Raises
-        ------
-        ReconstructionError
-            A shape that does not fit the geometry, or values that are not finite.
-        """
-        check_attenuation(attenuation, self.geometry)
+    def _slices(self, attenuation: torch.Tensor) -> np.ndarray:
         n, pad = self.geometry.n_columns, self.geometry.n_columns // 2
-        if len(attenuation) == 0:
-            return attenuation.new_empty((0, n, n))
-        sinograms = attenuation.cpu().numpy()
+        sinograms = attenuation.numpy()
         padded = np.empty((*sinograms.shape[:2], n + 2 * pad), np.float32)
         padded[..., :pad] = sinograms[..., :1]
         padded[..., pad : pad + n] = sinograms
         padded[..., pad + n :] = sinograms[..., -1:]
         n_threads = torch.get_num_threads()
-        volume = self._tomopy.recon(
+        volume: np.ndarray = self._tomopy.recon(
             padded,
             self.geometry.theta,
             center=self.geometry.rotation_centre + pad,
@@ -125,10 +105,10 @@ class TomopyGridrec:
             nchunk=2 * math.ceil(len(padded) / (2 * n_threads)),
             **self._options,
         )
-        return torch.from_numpy(volume).to(attenuation.device)
+        return volume
 
 
-class TomopyFBP:
+class TomopyFBP(Foreign):
     """TomoPy's back-projection, of projections that are filtered here.
 
     TomoPy's own "fbp" ignores the filter's name and does not filter.
@@ -152,38 +132,13 @@ class TomopyFBP:
     """
 
     def __init__(self, geometry: ScanGeometry, filter: FilterName = "ramlak") -> None:
+        super().__init__(geometry, ((geometry.n_columns - 1) / 2,) * 2)
         self._tomopy = import_tomopy()
-        self.geometry = geometry
-        self.origin: tuple[float, float] = ((geometry.n_columns - 1) / 2,) * 2
-        self._size = transform_size(2 * geometry.n_columns)
-        response = filter_response(filter, self._size) * math.pi / geometry.n_angles
-        self._response = response.float()
+        self._filter = LineFilter(filter, geometry.n_columns, math.pi / geometry.n_angles)
 
-    def __call__(self, attenuation: torch.Tensor) -> torch.Tensor:
-        """Reconstruct slices.
-
-        Parameters
-        ----------
-        attenuation : torch.Tensor, float32, shape (slice, angle, column)
-
-        Returns
-        -------
-        torch.Tensor, float32, shape (slice, y, x)
-            Attenuation coefficient in 1/pixel, on the device of `attenuation`.
-
-        Raises
-        ------
-        ReconstructionError
-            A shape that does not fit the geometry, or values that are not finite.
-        """
-        check_attenuation(attenuation, self.geometry)
-        n = self.geometry.n_columns
-        if len(attenuation) == 0:
-            return attenuation.new_empty((0, n, n))
-        spectra = apply_response(torch.fft.rfft(attenuation.cpu(), self._size), self._response)
-        filtered = torch.fft.irfft(spectra, self._size)[..., :n]
-        volume = self._tomopy.recon(
-            filtered.numpy(),
+    def _slices(self, attenuation: torch.Tensor) -> np.ndarray:
+        volume: np.ndarray = self._tomopy.recon(
+            self._filter(attenuation).numpy(),
             self.geometry.theta,
             # TomoPy's back-projection counts columns from the left edge of the first one.
             center=self.geometry.rotation_centre + 0.5,
@@ -191,7 +146,7 @@ class TomopyFBP:
             algorithm="fbp",
             ncore=torch.get_num_threads(),
         )
-        return torch.from_numpy(volume).to(attenuation.device)
+        return volume
 
 
 class TomopyStripeRemoval:
