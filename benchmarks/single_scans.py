@@ -80,9 +80,9 @@ def learned(
 
 def steps_within(seconds: float, spent: Callable[[int], float]) -> int:
     """How many steps of a training fit into a time, of which a few are tried first."""
-    spent(2)  # the first ones are slow
-    few, more = spent(2), spent(8)
-    return max(1, round((seconds - few) / max((more - few) / 6, 1e-4)))
+    spent(1)  # the first one is slow
+    one, four = spent(1), spent(4)
+    return max(1, round((seconds - one) / max((four - one) / 3, 1e-4)))
 
 
 def auto_denoise(splits: np.ndarray, minutes: float) -> tuple[np.ndarray, int]:
@@ -104,9 +104,7 @@ def auto_denoise(splits: np.ndarray, minutes: float) -> tuple[np.ndarray, int]:
         algorithm.train(inputs, targets, mask, epochs=epochs)
         return algorithm, inputs, time.process_time() - before
 
-    _, _, one = trained(1)
-    _, _, two = trained(2)
-    epochs = max(1, round((60 * minutes - one) / max(two - one, 1e-4)))
+    epochs = steps_within(60 * minutes, lambda n: trained(n)[2])
     algorithm, inputs, _ = trained(epochs)
     return np.asarray(algorithm.infer(inputs), np.float32), epochs
 

@@ -63,19 +63,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     stages.add_argument("--batch", type=int, help="crops a step (8)")
     stages.add_argument("--crop", type=int, help="width of a crop in pixels (96)")
     stages.add_argument(
-        "--learning-rate", type=float, help="of Adam (1e-3; with --finetune and of gan: 2e-4)"
+        "--learning-rate", type=float, help="of Adam (1e-3; with --finetune 2e-4; gan stage: 5e-5)"
     )
     stages.add_argument("--pixel-loss", choices=("l1", "charbonnier"), help="l1 (default)")
     stages.add_argument("--ms-ssim-weight", type=float, help="of MS-SSIM in the loss (0)")
     stages.add_argument("--adversarial-loss", choices=("bce", "hinge"), help="bce (default)")
-    stages.add_argument("--adversarial-weight", type=float, help="(1e-3)")
+    stages.add_argument("--adversarial-weight", type=float, help="(1e-2)")
     stages.add_argument(
         "--feature-backbone",
         choices=("encoder", "fixed", "vgg16"),
         help="encoder: of the pixel stage's network (default); fixed: a bank of filters; vgg16: "
         "needs --vgg16",
     )
-    stages.add_argument("--feature-weight", type=float, help="(1e-2)")
+    stages.add_argument("--feature-weight", type=float, help="(3e-2)")
     stages.add_argument(
         "--vgg16", type=Path, metavar="FILE", help="torchvision's weights of VGG-16"
     )

@@ -114,10 +114,16 @@ class TrainingState:
         self.rng.bit_generator.state = self.progress.random_state
 
     def set_rate(self, factor: float) -> None:
-        """Let all optimisers learn at the configuration's rate times this."""
-        optimisers = [self.optimiser, *([self.critic.optimiser] if self.critic else [])]
-        for group in (group for o in optimisers for group in o.param_groups):
-            group["lr"] = self.config.learning_rate * factor
+        """Let all optimisers learn at the configuration's rates times this; the generator's not, as
+        long as the discriminator learns alone."""
+        config, progress = self.config, self.progress
+        alone = config.critic_alone
+        if progress.steps is not None:
+            alone = min(alone, progress.steps // 5)
+        waits = self.critic is not None and progress.step < alone
+        _set(self.optimiser, 0.0 if waits else config.learning_rate * factor)
+        if self.critic is not None:
+            _set(self.critic.optimiser, config.learning_rate * config.critic_rate * factor)
 
     @torch.no_grad()
     def update_average(self) -> None:
@@ -131,3 +137,8 @@ class TrainingState:
         """The average is good: it is what would be exported from here on."""
         self.kept.load_state_dict(self.average.state_dict())
         self.progress.kept_step = self.progress.step
+
+
+def _set(optimiser: torch.optim.Optimizer, learning_rate: float) -> None:
+    for group in optimiser.param_groups:
+        group["lr"] = learning_rate

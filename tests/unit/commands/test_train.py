@@ -76,7 +76,7 @@ def test_default_is_the_recipe_of_the_shipped_model(tmp_path):
     assert config.learning_rate == 1e-3
     # A network that knows its work is changed with care.
     assert train_stages.make_config(args, "pixel", World(), "unet4(base=4)").learning_rate == 2e-4
-    recipes, validation = train_data._recipes(args, config)
+    recipes, validation = train_data.simulated_recipes(args, config)
     assert sum(recipe.n_slices for recipe in recipes) == 680
     assert validation.doses == (1.0, 0.25, 0.1)
 
@@ -100,7 +100,7 @@ def test_both_stages_and_the_command_that_repeats_them(tmp_path, capsys):
     card = json.loads(capsys.readouterr().out)
     pixel, gan = card["training"]["stages"]
     assert (pixel["config"]["stage"], gan["config"]["stage"]) == ("pixel", "gan")
-    assert (pixel["config"]["learning_rate"], gan["config"]["learning_rate"]) == (1e-3, 2e-4)
+    assert (pixel["config"]["learning_rate"], gan["config"]["learning_rate"]) == (1e-3, 5e-5)
     assert gan["history"][-1]["discriminator"] > 0
     again = shlex.split(card["training_command"].replace("DIR", str(tmp_path / "b")))[2:]
     again += shlex.split(cache)
@@ -149,7 +149,7 @@ def test_review_is_512_columns_and_four_processes(tmp_path):
     args = parser.parse_args(words)
     config = train_stages.make_config(args, "pixel", World())
     assert (config.crop, config.batch, config.epochs, config.processes) == (512, 16, 200, 4)
-    assert train_data._recipes(args, config)[0][0].size == 512
+    assert train_data.simulated_recipes(args, config)[0][0].size == 512
     args = parser.parse_args([*words, "--processes", "1", "--steps", "7"])
     config = train_stages.make_config(args, "pixel", World())
     assert (config.processes, config.steps, config.epochs) == (1, 7, None)

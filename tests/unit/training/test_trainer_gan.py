@@ -9,7 +9,9 @@ from tomogan_bluesky.errors import CollapseError, ModelError, ModelNotFoundError
 from tomogan_bluesky.models.generator import build_generator
 from tomogan_bluesky.training import collapse, objective
 from tomogan_bluesky.training.checkpoint import CHECKPOINT, averaged_generator, read_checkpoint
+from tomogan_bluesky.training.processes import World
 from tomogan_bluesky.training.settings import RECIPES, TrainingConfig
+from tomogan_bluesky.training.state import TrainingState
 from tomogan_bluesky.training.trainer import train
 
 RUINOUS = {"adversarial_weight": 99.0, "learning_rate": 1.0}
@@ -64,6 +66,16 @@ def test_all_terms_count_and_both_networks_learn(pairs, start, tmp_path):
     assert any((tensors[f"discriminator.{k}"] - v).abs().max() > 1e-4 for k, v in fresh.items())
     assert progress.kept_step == 4
     assert not same(averaged_generator(tmp_path / CHECKPOINT)[0], start)
+
+
+def test_the_discriminator_learns_faster_and_at_first_alone(start):
+    settings = config(steps=20, learning_rate=1e-4, critic_rate=4.0, critic_alone=99)
+    state = TrainingState.begin(settings, 3, start, "cpu", World(), None)
+    for step, rate in ((0, 0.0), (3, 0.0), (4, 5e-5)):  # a fifth of the steps at most
+        state.progress.step = step
+        state.set_rate(0.5)
+        assert state.optimiser.param_groups[0]["lr"] == pytest.approx(rate)
+        assert state.critic.optimiser.param_groups[0]["lr"] == pytest.approx(2e-4)
 
 
 @pytest.mark.parametrize("backbone", ["encoder", "fixed"])
