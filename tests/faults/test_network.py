@@ -17,6 +17,7 @@ from tomogan_bluesky.cli import main
 from tomogan_bluesky.publish import connection, courier
 from tomogan_bluesky.publish.catalog import attempts
 from tomogan_bluesky.publish.courier import bring
+from tomogan_bluesky.publish.outbox import Outbox
 from tomogan_bluesky.publish.spool import Spool
 from tomogan_bluesky.publish.tiled_publisher import TiledPublisher
 
@@ -310,7 +311,7 @@ def test_an_outage_in_mid_run_that_ends_in_mid_run(publish, proxy, client):
     check_final(client, report, docs)
 
 
-def test_slow_consumer_delays_neither_the_scan_nor_another_consumer(publish, proxy, client):
+def test_slow_consumer_does_not_delay_the_scan(publish, proxy, client):
     docs = scan_documents()
     all_taken = threading.Event()
     seen = []
@@ -328,6 +329,30 @@ def test_slow_consumer_delays_neither_the_scan_nor_another_consumer(publish, pro
     assert seen[-1] == "stop"
     assert not report.spooled
     check_final(client, report, docs)
+
+
+def test_slow_server_delays_neither_the_slabs_nor_another_consumer(publish, client, monkeypatch):
+    """It gets the first document when the others have everything, and is told all the same."""
+    docs = scan_documents()
+    all_announced = threading.Event()
+    names, sent = [], []
+    deliver = Outbox.__call__
+
+    def slow(self, name, doc):
+        assert all_announced.wait(30)
+        sent.append(name)
+        deliver(self, name, doc)
+
+    def prompt(name, doc):
+        names.append(name)
+        if names.count("event_page") == 3:
+            all_announced.set()
+
+    monkeypatch.setattr(Outbox, "__call__", slow)
+    with publish(prompt) as callback:
+        report = run_through(callback, docs)
+    check_final(client, report, docs)
+    assert sent.count("event_page") == 1  # what had to wait went together
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])

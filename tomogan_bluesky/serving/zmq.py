@@ -100,10 +100,16 @@ class ZmqSource:
             complain = _NowAndThen()
             while not self._ending.is_set():
                 ready = dict(poller.poll(_POLL_MS))
+                was_connected = self.connected
                 if monitor in ready:
                     self._note(monitor.recv_multipart(zmq.NOBLOCK)[0])
                 if socket in ready:
                     self._take(inbox, socket.recv(), complain)
+                if was_connected and not self.connected:
+                    while socket.poll(0):
+                        self._take(inbox, socket.recv(), complain)
+                    # Begin again: after a message that is too long, 0MQ does not connect any more.
+                    return
         finally:
             context.destroy(linger=0)
 

@@ -1,4 +1,7 @@
-"""Who may be listened to over 0MQ."""
+"""Who may be listened to over 0MQ, and what of it is taken."""
+
+from contextlib import contextmanager
+from queue import Queue
 
 import pytest
 import zmq
@@ -46,3 +49,72 @@ def test_with_keys_both_sides_know_each_other(tmp_path):
             source.close()
     with pytest.raises(ConfigurationError, match="public one alone"):
         ZmqSource("daq:5578", curve=(proxy, proxy))
+
+
+class WatchedInbox(Inbox):
+    """Tells of each document whether it had room."""
+
+    def __init__(self, limit_bytes):
+        super().__init__(limit_bytes)
+        self.taken = Queue()
+
+    def put(self, *args, **kwargs):
+        taken = super().put(*args, **kwargs)
+        self.taken.put(taken)
+        return taken
+
+
+@contextmanager
+def subscribed(inbox, **options):
+    """A publisher whose only subscriber fills the inbox, and what sends over it."""
+    with zmq.Context() as context, context.socket(zmq.XPUB) as publisher:
+        publisher.rcvtimeo = 30_000
+        source = ZmqSource(str(publisher.bind_to_random_port("tcp://127.0.0.1")), **options)
+        source.start(inbox)
+        try:
+            assert publisher.recv() == b"\x01"
+            yield publisher
+        finally:
+            source.close()
+
+
+def message(number, **more):
+    name, start = scan_documents()[0]
+    return b" ".join((b"", name.encode(), pack(start | {"number": number} | more)))
+
+
+@pytest.mark.parametrize(
+    "junk", [b"", b"start", b" start \xc1", b" start {}", b" stop \x90", b" rm -rf"]
+)
+def test_a_message_that_is_no_document_costs_itself_alone(junk, caplog):
+    inbox = Inbox(10**6)
+    with subscribed(inbox) as publisher:
+        publisher.send(junk)
+        publisher.send(message(1))
+        assert inbox.get(30).doc["number"] == 1
+    assert "a message is refused" in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+def test_an_oversized_message_is_not_taken_and_the_next_one_is():
+    inbox = Inbox(10**8)
+    with subscribed(inbox, max_message_bytes=20_000) as publisher:
+        publisher.send(message(1, sample="x" * 10_000))
+        assert inbox.get(30).doc["number"] == 1
+        publisher.send(message(2, sample="x" * 30_000))
+        assert [publisher.recv(), publisher.recv()] == [b"\x00", b"\x01"]  # it went, and is back
+        publisher.send(message(3))
+        assert inbox.get(30).doc["number"] == 3
+
+
+def test_what_a_slow_server_has_no_room_for_is_dropped_and_said(caplog):
+    inbox = WatchedInbox(1)
+    with subscribed(inbox) as publisher:
+        for number in (1, 2):
+            publisher.send(message(number))
+        assert [inbox.taken.get(timeout=30) for _ in range(2)] == [True, False]
+        assert inbox.get(0).doc["number"] == 1
+        publisher.send(message(3))
+        assert inbox.get(30).doc["number"] == 3
+    assert "too much is waiting" in caplog.text
+    assert "will be partial" in caplog.text
