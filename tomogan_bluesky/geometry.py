@@ -64,7 +64,8 @@ class ScanGeometry:
         if np.abs(theta).max() > _LARGEST_SENSIBLE_THETA:
             raise AnglesError(
                 f"theta: expected radians, got values up to {np.abs(theta).max():.6g}, which is "
-                "more than ten turns; if these are degrees, convert them with numpy.deg2rad"
+                "more than ten turns; if these are degrees, convert them with numpy.deg2rad, or "
+                "for a scan's documents set scan.angle_units to 'deg'"
             )
         if self.n_columns < 2:
             raise ReconstructionError(

@@ -8,6 +8,7 @@ import logging
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
 from ..config import ReconstructionConfig
 from ..errors import ConfigurationError
@@ -22,8 +23,8 @@ _GIB = 1 << 30
 # The interpreter with torch, numpy, tiled and what they load (measured: 0.45 to 0.6 GiB).
 _LIBRARIES = 0.6 * _GIB
 # What gridrec takes beside its tables, and the samples and slices that go through together: what is
-# put in order at once while the tables are made, and what each of some threads has at hand.
-_AT_HAND = 40 << 20
+# put in order at once while the tables are made; later, what each thread has at hand.
+_AT_HAND, _AT_HAND_OF_EACH = 40 << 20, 3 << 20
 # Float32 values for each value of a slab while it is corrected: the attenuation, what it is made
 # from, and what a step makes of it (stripes and phase make copies).
 _COPIES, _COPIES_OF_STEPS = 2, 4
@@ -159,9 +160,9 @@ def _reconstruction(config: ReconstructionConfig, n_angles: int, n_columns: int)
     # Index and weight of each neighbour of each sample; and of each cell, where its own begin,
     # twice, and how many they are.
     table = 8 * KERNEL_WIDTH**2 * n_samples
-    order = 12 * cells + max(_AT_HAND, 15 * cells)
+    at_hand = max(_AT_HAND, 15 * cells, _AT_HAND_OF_EACH * torch.get_num_threads())
     grid, half = 8 * batch * cells, 8 * batch * n_columns * (size // 2 + 1)
-    gridrec = table + order + 8 * batch * n_samples + half
+    gridrec = table + 12 * cells + at_hand + 8 * batch * n_samples + half
     sinograms, slices = _FLOAT * batch * n_angles * n_columns, _FLOAT * batch * n_columns**2
     match config.method:
         case "fbp":  # copies on finer columns, and the pairs of pixels and angles at hand
