@@ -2,10 +2,11 @@
 
     python benchmarks/kill.py --count 100 [--seed 0] [--json]
 
-A real RunEngine scans a simulated sample; the worker process gets SIGKILL once a scan, at an
-instant between the start of the scan and the end of its derived run. Then: the scan must have
-succeeded, the derived run must have become final, with the bits of an undisturbed one, once; and
-in the end no file of a failed attempt, no process, no descriptor and no run in the spool is left.
+A real RunEngine scans a simulated sample; the worker process gets SIGKILL once a scan, at a random
+instant: in turn before the end of the scan, and between that and the end of its derived run. Then:
+the scan must have succeeded, the derived run must have become final, with the bits of an
+undisturbed one, once; and in the end no file of a failed attempt, no process, no descriptor and no
+run in the spool is left.
 The exit code is 1 where anything of that is wrong.
 
 Each kill is a line on standard error, with what it found. SIGTERM ends it after the kill at hand,
@@ -158,7 +159,9 @@ def measure(count: int, seed: int, limit_s: float, folder: str) -> list[tuple[st
 
         try:
             first = one()[1].derived_uid  # starts the worker
-            _, report, _, span = one()
+            started = time.perf_counter()
+            _, report, scanned, span = one()
+            scan_s = scanned - started
             if report.exit_status != "success":
                 raise SystemExit(f"the undisturbed scan failed: {report.reason}")
             expected = digest(client[report.derived_uid])
@@ -166,7 +169,8 @@ def measure(count: int, seed: int, limit_s: float, folder: str) -> list[tuple[st
             for number in range(count):
                 if tally.ending.is_set():
                     break
-                killer = Killer(callback, rng.uniform(0, span))
+                instants = (scan_s, span) if number % 2 else (0, scan_s)
+                killer = Killer(callback, rng.uniform(*instants))
                 try:
                     uid, report, scanned, took = one()
                 except TimeoutError as error:

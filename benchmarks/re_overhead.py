@@ -1,6 +1,7 @@
 """What a subscribed callback costs a scan, on a real RunEngine, side by side in one run.
 
-    python benchmarks/re_overhead.py [--pairs 20] [--events 500] [--quick] [--json]
+    python benchmarks/re_overhead.py [--pairs 20] [--events 500] [--cases …] [--nice 19] [--quick]
+                                     [--json]
 
 Each round runs the same scan once without a callback and once with each of the methods, in an
 order that turns from round to round; "scan time" is the median over the rounds of the ratio to the
@@ -328,11 +329,13 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=20)
     parser.add_argument("--events", type=int, default=500)
     parser.add_argument("--cases", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument(
+        "--nice", type=int, default=19, help="of the worker (19); on a busy machine, less"
+    )
     parser.add_argument("--quick", action="store_true", help="few and short, to see that it works")
     parser.add_argument("--json", action="store_true", help="one object a line")
     arguments = parser.parse_args()
-    if arguments.quick:
-        Ours.nice = 0  # nothing is measured, and a worker that gives way may take minutes to start
+    Ours.nice = 0 if arguments.quick else arguments.nice  # when quick, nothing is measured
     pairs, n_events = (1, 20) if arguments.quick else (arguments.pairs, arguments.events)
     with tempfile.TemporaryDirectory() as state:
         os.environ["XDG_STATE_HOME"] = state
