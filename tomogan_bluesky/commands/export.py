@@ -39,7 +39,9 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("--to", required=True, type=Path, metavar="FOLDER")
     parser.add_argument("--format", choices=("tiff", "hdf5"), default="tiff")
-    parser.add_argument("--quantity", default="denoised", help="denoised or reconstruction")
+    parser.add_argument(
+        "--quantity", default="denoised", help="denoised (default), reconstruction or uncertainty"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
