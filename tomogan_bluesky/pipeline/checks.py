@@ -22,9 +22,6 @@ from ..trust.consistency import (
 )
 from ..trust.familiarity import traits
 
-SCALARS = ("chi2_reconstruction", "chi2_denoised", "strangest_spot", "strangeness")
-"""Names of the numbers; NaN where a slice was not checked, or can't be."""
-
 _ANGLES = 48  # projections that slices are compared with: of 256 columns, chi² is known to 1 %
 
 
@@ -116,15 +113,23 @@ class SliceChecks:
         if self.measured is not None:
             self._consistency = Consistency(self.measured.geometry, self.measured.photons)
 
+    @property
+    def scalars(self) -> tuple[str, ...]:
+        """Names of the numbers, as far as they can be told."""
+        chi2 = () if self.measured is None else ("chi2_reconstruction", "chi2_denoised")
+        strangeness = () if self.card.familiarity is None else ("strangeness",)
+        return (*chi2, "strangest_spot", *strangeness)
+
     def slab(
         self, rows: range, reconstruction: torch.Tensor, denoised: torch.Tensor
     ) -> dict[str, list[float]]:
-        """`SCALARS` of each slice of a slab, shape (slice, y, x), on the CPU."""
+        """The `scalars` of each slice of a slab, shape (slice, y, x), on the CPU; NaN for slices
+        that are not checked, or could not be denoised."""
         numbers = [
             self._check(row, before, after) if row in self.rows else {}
             for row, before, after in zip(rows, reconstruction, denoised, strict=True)
         ]
-        return {name: [of.get(name, float("nan")) for of in numbers] for name in SCALARS}
+        return {name: [of.get(name, float("nan")) for of in numbers] for name in self.scalars}
 
     def _check(self, row: int, before: torch.Tensor, after: torch.Tensor) -> dict[str, float]:
         if not torch.isfinite(after).all():
@@ -144,14 +149,14 @@ class SliceChecks:
         return of
 
     def worst(self) -> dict[str, float]:
-        """The largest of each number; without those that could not be told."""
-        names = [name for name in SCALARS if any(name in of for of in self.found)]
-        return {name: max(of.get(name, -np.inf) for of in self.found) for name in names}
+        """The largest of each number."""
+        return {name: max(of[name] for of in self.found) for name in self.scalars if self.found}
 
     def remarks(self) -> list[str]:
         """What a reader of the slices must know; nothing where all is as it should be."""
         n, said = len(self.found), []
-        excess = [of["chi2_denoised"] - of["chi2_reconstruction"] for of in self._with("chi2")]
+        measured = self.found if self.measured is not None else []
+        excess = [of["chi2_denoised"] - of["chi2_reconstruction"] for of in measured]
         if beyond := sum(e > LARGEST_EXCESS for e in excess):
             said.append(
                 f"{beyond} of {n} checked slices contradict their projections once they are "
@@ -174,6 +179,3 @@ class SliceChecks:
                 "uncertainty are not calibrated there: train or calibrate it with such scans"
             )
         return said
-
-    def _with(self, prefix: str) -> list[dict[str, float]]:
-        return [of for of in self.found if any(name.startswith(prefix) for name in of)]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..pipeline.checks import SCALARS, SliceChecks
+from ..pipeline.checks import SliceChecks
 from ..pipeline.slabs import Slab, SlabPipeline
 from ..publish.documents import DerivedRun
 from ..report import RunRecord, StageFailed
@@ -107,7 +107,7 @@ class VolumePublisher:
         denoised = () if windows is None else windows.quantities[::-1]
         quantities = ("reconstruction", *denoised)
         with record.stage("publish"):
-            scalars = ("detector_row", *(() if self._checks is None else SCALARS))
+            scalars = ("detector_row", *(() if self._checks is None else self._checks.scalars))
             self._derived.open_volume((last - first, n, n), quantities, scalars)
         slabs = self._pipeline.slabs(first, last, read)
         while True:
@@ -167,7 +167,7 @@ class VolumePublisher:
         """Numbers of each slice; a check that fails costs them and nothing else."""
         if self._checks is None:
             return {}
-        unknown = {name: [float("nan")] * len(rows) for name in SCALARS}
+        unknown = {name: [float("nan")] * len(rows) for name in self._checks.scalars}
         before, after = (torch.from_numpy(volumes[n]) for n in ("reconstruction", "denoised"))
         try:
             with self._record.timed("check"):
