@@ -157,7 +157,7 @@ def publishing(folder: Path, seconds: float, times: int) -> Figures:
             uids: list[str] = []
             while not back.is_set():
                 uids += RE(scan(make_beamline()))
-                time.sleep(max(1.0, seconds / 30))  # some scans, not thousands
+                time.sleep(max(2.0, seconds / 30))  # some scans, not thousands
             client, spool = connect(uri), Spool(default_folder(), 1)
             ended = client.search(KeyPresent("stop.exit_status"))
             first_s = until(lambda: len(ended) > 1)  # one was there before
@@ -279,10 +279,10 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0, help="of the outage (60)")
     parser.add_argument("--times", type=int, default=5, help="kills of what serve is fed by (5)")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--quick", action="store_true", help="3 s, and one kill of each")
+    parser.add_argument("--quick", action="store_true", help="1.5 s, and one kill of each")
     parser.add_argument("--json", action="store_true", help="one object a line")
     arguments = parser.parse_args()
-    seconds, times = (3.0, 1) if arguments.quick else (arguments.seconds, arguments.times)
+    seconds, times = (1.5, 1) if arguments.quick else (arguments.seconds, arguments.times)
     wrong = False
     for case in arguments.cases:
         with tempfile.TemporaryDirectory() as folder:

@@ -87,15 +87,12 @@ class Soak:
         self.readings: dict[tuple[str, str], list[tuple[int, float]]] = defaultdict(list)
         self._every = arguments.every
         self._beamline = make_beamline()
-        options: dict[str, Any] = {}
-        if arguments.worker is not None:
-            options["worker"] = WorkerConfig(kind=arguments.worker, nice=arguments.nice)
         self._callback = TomoGANCallback(
             arguments.tiled or (lambda name, doc: None),
             None if arguments.model == "none" else arguments.model,
             reconstruction=ReconstructionConfig(rotation_centre=(SIZE - 1) / 2),
             publishing=PublishingConfig(directory=volumes),
-            **options,
+            worker=WorkerConfig(kind=arguments.worker, nice=arguments.nice),
         )
         self._RE = RunEngine()
         self._RE.subscribe(self._callback)
@@ -174,7 +171,7 @@ def main() -> int:
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--minutes", type=float, help="how long (10)")
     length.add_argument("--runs", type=int, help="how many runs instead")
-    parser.add_argument("--worker", choices=("process", "thread"), help="(the default)")
+    parser.add_argument("--worker", choices=("process", "thread"), default="process")
     parser.add_argument(
         "--nice", type=int, default=19, help="of a process (19): less on a busy machine"
     )
