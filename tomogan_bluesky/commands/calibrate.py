@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _EXAMPLES = """\
 examples:
-  tomogan-bluesky calibrate unet4-simulated-v2 --simulated --output calibrated
+  tomogan-bluesky calibrate unet4-simulated-v3 --simulated --output calibrated
       as the model that ships with the package got its uncertainty: calibrated/model.ts
   tomogan-bluesky calibrate my_model/model.ts --catalog my_catalog --query plan_name=tomo_scan \\
       --output calibrated

@@ -19,7 +19,7 @@ _EXAMPLES = """\
 examples:
   tomogan-bluesky evaluate
       the shipped model on all pinned sets, at all doses, and which goals it meets
-  tomogan-bluesky evaluate my_model/model.ts unet4-simulated-v2 --set 256 --doses 0.25 --by-kind
+  tomogan-bluesky evaluate my_model/model.ts unet4-simulated-v3 --set 256 --doses 0.25 --by-kind
       two models side by side, a row for each kind of sample
   tomogan-bluesky evaluate my_model/model.ts --catalog my_catalog --query sample=walnut
       on archived scans: of low dose against those of full dose, where there are both; else what

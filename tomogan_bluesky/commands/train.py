@@ -46,7 +46,7 @@ examples:
   tomogan-bluesky train --catalog my_catalog --query sample=walnut --output walnut
       from archived scans: low against full dose where there are both, else each scan by itself
   tomogan-bluesky train --catalog my_catalog --query scan_id=12 --mode noise2inverse \\
-      --finetune unet4-simulated-v2 --minutes 5 --output scan12
+      --finetune unet4-simulated-v3 --minutes 5 --output scan12
       the shipped model, adapted to one scan
   tomogan-bluesky train --tiled https://tiled.example.org --query plan_name=tomo_scan \\
       since=2026-01-01 --low-doses 0.25 0.1 --profile tomogan.yml --output beamline

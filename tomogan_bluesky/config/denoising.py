@@ -6,7 +6,7 @@ from pydantic import Field
 
 from .base import Config
 
-DEFAULT_MODEL = "unet4-simulated-v2"
+DEFAULT_MODEL = "unet4-simulated-v3"
 """Name of the model that ships with the package."""
 
 

@@ -23,26 +23,30 @@ class Case:
     denoised: np.ndarray
 
 
-def case(dose, seed):
-    scan = simulate_scan(HELD_OUT_FAMILY, 256, 361, Beam(dose=dose, seed=seed), seed=seed)
+def case(dose, seed, rows=3):
+    """The middle one of some adjacent slices."""
+    beam = Beam(dose=dose, seed=seed)
+    scan = simulate_scan(HELD_OUT_FAMILY, 256, 361, beam, seed=seed, rows=rows)
     dark, flat = (torch.from_numpy(f.mean(0, dtype=np.float32)) for f in (scan.darks, scan.flats))
     frames = torch.from_numpy(np.ascontiguousarray(scan.projections.transpose(1, 0, 2)))
     sinograms, _ = attenuation(transmission(frames, dark, flat), 1e-6)
     slices = Gridrec(scan.geometry)(sinograms)
     denoised = TorchScriptDenoiser(DEFAULT_MODEL)(slices)
-    return Case(scan.truth[0], slices[0].numpy(), denoised[0].numpy())
+    return Case(*(np.asarray(volume[rows // 2]) for volume in (scan.truth, slices, denoised)))
 
 
+# Floors below what was measured here: 4.31 dB over the reconstruction and 1.47 over filters at
+# least; in a scan of one row, whose slice has no neighbours, 4.02 and 1.22.
 @pytest.mark.parametrize("seed", [101, 102, 103])
-def test_quarter_dose_beats_the_reconstruction_and_classical_filters(seed):
-    low = case(0.25, seed)
+@pytest.mark.parametrize(("rows", "decibels"), [(3, 1.4), (1, 1.1)])
+def test_quarter_dose_beats_the_reconstruction_and_classical_filters(seed, rows, decibels):
+    low = case(0.25, seed, rows)
     filtered = [
         *(ndimage.gaussian_filter(low.reconstruction, s) for s in (0.5, 0.75, 1.0, 1.25, 1.5)),
         *(ndimage.median_filter(low.reconstruction, n) for n in (3, 5)),
     ]
     for score, over_reconstruction, over_filters in (
-        # Floors below what was measured on single slices: 4.28 and 1.44 dB at least.
-        (psnr, 3.5, 1.3),
+        (psnr, 3.5, decibels),
         (ssim, 0.04, 0.015),
         (edge_f1, 0.02, 0.05),
     ):
