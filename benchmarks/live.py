@@ -1,10 +1,12 @@
 """From the last projection of a scan to slices that a Tiled client can read.
 
-    python benchmarks/live.py [--sizes 128 256 512] [--rounds 3] [--nice 19] [--quick] [--json]
+    python benchmarks/live.py [--sizes 128 256 512] [--devices cpu cuda] [--rounds 3] [--nice 19]
+                              [--quick] [--json]
 
 A real RunEngine scans a simulated sample; the callback works in a process of its own; a Tiled
 server runs in a third one. A client asks the server again and again for the first preview, the
-first and the last denoised slice. Times are medians over rounds, on one clock:
+first and the last denoised slice, until it has read the pixels. Each size is measured on each
+device; without --devices, on all that there are. Times are medians over rounds, on one clock:
 
 - first preview: from the first projection
 - first slice, last slice: from the last projection
@@ -22,8 +24,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import product
 
 import numpy as np
+import torch
 from bluesky import RunEngine
 
 from tomogan_bluesky import PublishingConfig, TomoGANCallback, WorkerConfig
@@ -35,7 +39,7 @@ from tomogan_bluesky.recon.phantoms import make_phantom
 from tomogan_bluesky.sim.beamline import SimBeamline
 from tomogan_bluesky.sim.plans import tomo_scan
 
-ROWS = 8
+ROWS = 16  # two slabs: the first slice and the last one come apart
 
 _SERVE = """
 import sys
@@ -78,7 +82,9 @@ class Watcher(threading.Thread):
                 pass
 
 
-def measure(size: int, rounds: int, nice: int, folder: str) -> Iterator[tuple[str, float, str]]:
+def measure(
+    size: int, device: str, rounds: int, nice: int, folder: str
+) -> Iterator[tuple[str, float, str]]:
     """Metric, value and unit."""
     n_angles = size * 3 // 2 + 1
     angles_deg = np.linspace(0.0, 180.0, n_angles)
@@ -92,6 +98,7 @@ def measure(size: int, rounds: int, nice: int, folder: str) -> Iterator[tuple[st
             publishing=PublishingConfig(directory=server.volumes),
             live=LiveConfig(preview_every=max(n_angles // 8, 2), preview_every_s=None),
             worker=WorkerConfig(nice=nice),
+            device=device,
         ) as callback:
             for n in range(rounds + 1):
                 docs: list[tuple[float, str]] = []
@@ -109,7 +116,8 @@ def measure(size: int, rounds: int, nice: int, folder: str) -> Iterator[tuple[st
                     return len(derived()["preview"]["n_projections"].read()) > 0
 
                 def has_slices(least: int, derived=derived) -> bool:
-                    return derived()["primary"]["denoised"].shape[0] >= least
+                    slices = derived()["primary"]["denoised"]
+                    return len(slices) >= least and bool(np.isfinite(slices[least - 1]).all())
 
                 watchers = {
                     "first preview": Watcher(has_preview),
@@ -146,6 +154,7 @@ def main() -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", nargs="+", type=int, default=[128, 256, 512])
+    parser.add_argument("--devices", nargs="+", choices=["cpu", "cuda"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--nice", type=int, default=19)
     parser.add_argument("--quick", action="store_true", help="small and once, to see that it works")
@@ -153,14 +162,16 @@ def main() -> int:
     arguments = parser.parse_args()
     sizes, rounds = ([32], 1) if arguments.quick else (arguments.sizes, arguments.rounds)
     nice = 0 if arguments.quick else arguments.nice
-    for size in sizes:
+    devices = arguments.devices or ["cpu", *["cuda"] * torch.cuda.is_available()]
+    for size, device in product(sizes, devices):
         case = f"{ROWS} slices of {size}, {size * 3 // 2 + 1} projections"
+        method = f"process, {device}"
         if not arguments.json:
-            print(f"\n{case}")
+            print(f"\n{case}; {method}")
         with tempfile.TemporaryDirectory() as folder:
             os.environ["XDG_STATE_HOME"] = f"{folder}/state"
-            for metric, value, unit in measure(size, rounds, nice, f"{folder}/catalog"):
-                row = {"benchmark": "live", "case": case, "method": "process", "metric": metric}
+            for metric, value, unit in measure(size, device, rounds, nice, f"{folder}/catalog"):
+                row = {"benchmark": "live", "case": case, "method": method, "metric": metric}
                 if arguments.json:
                     print(json.dumps({**row, "value": value, "unit": unit}))
                 else:

@@ -4,6 +4,7 @@ import hashlib
 import pickle
 
 import h5py
+import msgpack
 import numpy as np
 import pytest
 from generators import export_untrained
@@ -157,3 +158,15 @@ def test_hostile_bytes_in_a_spool_are_an_error_or_what_was_before_them(tmp_path,
         pass
     finally:
         run.discard()
+
+
+@pytest.mark.parametrize("junk", [("rm", {}), ("stop", 7), ("start", {}, {}), "stop", {"stop": {}}])
+def test_what_is_no_document_in_a_spool_is_never_sent(tmp_path, junk):
+    spool = Spool(tmp_path, 1)
+    start = {"uid": "u", "derivation": "d", "attempt": 1, "original_run_uid": "raw"}
+    run = spool.open("server", start)
+    (file,) = spool.folder.glob("*/documents.msgpack")
+    file.write_bytes(msgpack.packb(junk))
+    with pytest.raises(PublishError, match="expected documents, got something else"):
+        list(run.documents())
+    run.discard()

@@ -50,3 +50,18 @@ def test_what_serve_is_fed_by_is_used_again():
     values = {row["metric"]: row["value"] for row in rows}
     assert values["kills"] == 1
     assert values["used again after, longest"] > 0
+
+
+def test_publishing_is_measured_beside_plain_files_and_plain_http():
+    rows = rows_of("publish", "--quick")
+    rates = {row["method"]: row["value"] for row in rows if row["metric"] == "rate"}
+    assert rates.keys() == {"h5py", "tomogan_bluesky", "write_array", "patch"}
+    assert all(row["value"] >= 0 for row in rows)
+    assert {"visible", "readable", "ratio to h5py"} <= {row["metric"] for row in rows}
+
+
+def test_the_way_from_the_last_projection_to_slices_is_measured():
+    rows = rows_of("live", "--quick", "--devices", "cpu")
+    values = {row["metric"]: row["value"] for row in rows}
+    assert values.keys() == {"first preview", "first slice", "last slice", "sustained"}
+    assert all(value > 0 for value in values.values())  # and not nan: all have come

@@ -51,6 +51,11 @@ class Trap:
     [
         pickle.dumps(Trap()),
         msgpack.packb({b"nd": True, b"type": "O", b"kind": b"O", b"data": pickle.dumps(Trap())}),
+        msgpack.packb({b"nd": True, b"type": "V8", b"data": bytes(8), b"shape": [1]}),
+        msgpack.packb({b"nd": True, b"type": "M8[s]", b"data": bytes(8), b"shape": [1]}),
+        msgpack.packb(
+            {b"nd": True, b"type": "<f8", b"kind": b"O", b"data": bytes(8), b"shape": [1]}
+        ),
         msgpack.packb({b"nd": True, b"type": "<f8", b"data": b"123", b"shape": [1]}),
         msgpack.packb({b"nd": True, b"type": "<f8", b"data": bytes(8), b"shape": [2**40]}),
         msgpack.packb({b"nd": False, b"type": "<f8", b"data": b""}),
