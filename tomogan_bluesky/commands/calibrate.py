@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
             "outputs": (DENOISED, UNCERTAINTY),
             "calibration": calibration,
             "familiarity": familiarity,
-            "training_command": f"{card.training_command}\n{_command(args)}",
+            "training_command": f"{card.training_command}\n{_command(args, card.name)}",
             "training": {**card.training, UNCERTAINTY: learned},
             "metrics": {**card.metrics, **figures},
         }
@@ -175,10 +175,10 @@ def _remark_reconstruction(card: "ModelCard", data: TrainingData) -> None:
         )
 
 
-def _command(args: argparse.Namespace) -> str:
-    """What makes the same uncertainty again."""
+def _command(args: argparse.Namespace, model: str) -> str:
+    """What makes the same uncertainty again, of the model of that name, wherever it is."""
     kind = "simulated" if args.simulated else "hdf5" if args.hdf5 is not None else "scans"
-    words = ["tomogan-bluesky", "calibrate", args.model]
+    words = ["tomogan-bluesky", "calibrate", model]
     words += ["--simulated"] if args.simulated else []
     for option in ("steps", "batch", "crop", "learning_rate", *RECORDED[kind]):
         value = getattr(args, option)
