@@ -21,6 +21,7 @@ from .generator import Generator
 SUFFIXES = (".ts", ".pt2")
 
 _CARD = "card.json"  # the card's name inside the file
+_SOURCE_FILES = ".debug_pkl"  # in which TorchScript names the files of its code
 
 
 def to_torchscript(generator: Generator, card: str) -> bytes:
@@ -29,7 +30,21 @@ def to_torchscript(generator: Generator, card: str) -> bytes:
     with without_deprecation():
         scripted = torch.jit.script(_plain(generator))
         torch.jit.save(scripted, buffer, _extra_files={_CARD: card})
-    return buffer.getvalue()
+    return _without_source_files(buffer)
+
+
+def _without_source_files(archive: io.BytesIO) -> bytes:
+    """The same archive, without the names of the files that its code was compiled from.
+
+    They are of the machine that exported it, and nobody else's business; without them the same
+    network and card are the same bytes wherever they were exported.
+    """
+    kept = io.BytesIO()
+    with zipfile.ZipFile(archive) as source, zipfile.ZipFile(kept, "w") as target:
+        for item in source.infolist():
+            if not item.filename.endswith(_SOURCE_FILES):
+                target.writestr(zipfile.ZipInfo(item.filename), source.read(item))
+    return kept.getvalue()
 
 
 def to_exported(generator: Generator, card: str) -> bytes:

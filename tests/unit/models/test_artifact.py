@@ -1,7 +1,9 @@
 import hashlib
+import io
 import json
 import zipfile
 from copy import deepcopy
+from pathlib import Path
 
 import pytest
 import torch
@@ -238,10 +240,19 @@ def test_shipped_models_are_what_was_recorded():
         assert model_sha256(name) == sha256
         _, card = load_model(name)
         assert card.name == name
-        assert card.outputs == ("denoised",)
+        assert card.outputs == ("denoised", "uncertainty")
 
 
 def test_damaged_installation(monkeypatch):
     monkeypatch.setattr(artifact, "shipped_models", lambda: {DEFAULT_MODEL: "0" * 64})
     with pytest.raises(ModelError, match="damaged: install the package again"):
         load_model(DEFAULT_MODEL)
+
+
+def test_a_model_file_tells_nothing_of_where_it_was_made(generator):
+    content = formats.to_torchscript(generator, "{}")
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        inside = b"".join(map(archive.read, archive.namelist()))
+    for module in (torch, formats):
+        assert str(Path(module.__file__).parent).encode() not in inside
+    assert formats.to_torchscript(generator, "{}") == content
