@@ -33,6 +33,7 @@ def test_the_overhead_of_the_callback_is_measured_beside_none():
         "process",
         "thread",
         "BufferingWrapper",
+        "nothing",
         "synchronous",
     }
     assert all(row["value"] >= 0 for row in rows)
