@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from .arena import view
 from .board import Board
+from .turns import take_long_turns
 from .wire import Channel, Shared
 
 logger = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 _NAME = "tomogan-worker"  # Linux shows up to 15 characters
 # Of 1000: when memory runs out, the worker goes before the program that it works for.
 _OOM_SCORE = 500
+_TURN_S = 0.1  # the longest that Linux grants
 
 
 class OwnerGone(ConnectionError):
@@ -232,6 +234,8 @@ def _settle_down(nice: int) -> None:
                 file.write_text(text)
             except OSError as error:  # some containers do not let their processes say so
                 logger.warning("this worker could not set %s to %s: %s", file, text, error)
+    if nice and not take_long_turns(_TURN_S):
+        logger.debug("this worker could not ask for long turns on the processor")
 
 
 def _log_to(handler: logging.Handler, levels: dict[str, int]) -> None:

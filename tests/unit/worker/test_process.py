@@ -12,6 +12,7 @@ import pytest
 
 from tomogan_bluesky.worker.process import ProcessWorker
 from tomogan_bluesky.worker.state import WorkerState
+from tomogan_bluesky.worker.turns import turn_of
 
 TESTS = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {"PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
@@ -90,6 +91,8 @@ def test_items_are_handled_in_order_and_groups_apart_by_a_process_that_gives_way
     autogroup = Path(f"/proc/{pid}/autogroup")
     if autogroup.exists():
         assert autogroup.read_text().endswith(f" nice {nice}\n")
+    if turn_of(os.getpid()):  # Linux since 6.12
+        assert turn_of(pid) == 0.1 > turn_of(os.getpid())
 
 
 def test_a_worker_that_was_never_used_is_no_process(make):
