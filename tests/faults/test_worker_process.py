@@ -40,14 +40,14 @@ class Worker:
 
     def __init__(self, catalog):
         self.client = catalog.client()
-        self.volumes = catalog.volumes
+        self.volumes = catalog.volumes / "worker process"  # other tests leave other files
         self.derived = []
         self.at = {}  # what to do when a derived document of a name arrives
         self.callback = TomoGANCallback(
             [catalog.uri, self._take],
             None,
             reconstruction=RECONSTRUCTION,
-            publishing=PublishingConfig(directory=catalog.volumes),
+            publishing=PublishingConfig(directory=self.volumes),
             worker=WorkerConfig(nice=0, hang_s=120),
         )
         self.expected = self.slices(self.run(scan_documents()))
@@ -199,7 +199,7 @@ def test_a_fork_of_the_program_leaves_scan_and_worker_alone(worker):
 class Away:
     """A callback whose worker publishes through a network that fails, and spools."""
 
-    def __init__(self, catalog, spool):
+    def __init__(self, catalog, volumes, spool):
         self.proxy = Proxy(catalog.uri)
         self.spool = Spool(spool, 1)
         self.at = {}
@@ -207,7 +207,7 @@ class Away:
             [self.proxy.uri, self._take],
             None,
             reconstruction=RECONSTRUCTION,
-            publishing=PublishingConfig(directory=catalog.volumes, spool=spool),
+            publishing=PublishingConfig(directory=volumes, spool=spool),
             worker=WorkerConfig(nice=0),
         )
 
@@ -224,7 +224,7 @@ class Away:
 
 @pytest.fixture(scope="module")
 def network(worker, catalog, tmp_path_factory):
-    away = Away(catalog, tmp_path_factory.mktemp("away") / "spool")
+    away = Away(catalog, worker.volumes, tmp_path_factory.mktemp("away") / "spool")
     with away.callback:
         away.run(scan_documents())  # which starts the worker
         yield away
@@ -303,7 +303,7 @@ def test_the_program_ends_with_a_full_queue(worker, catalog, how, tmp_path):
     script, count = tmp_path / "50-scan.py", tmp_path / "count"
     script.write_text(
         PROGRAM.format(
-            tests=str(Path(__file__).parents[1]), uri=catalog.uri, volumes=str(catalog.volumes)
+            tests=str(Path(__file__).parents[1]), uri=catalog.uri, volumes=str(worker.volumes)
         )
     )
     ipython = [sys.executable, "-m", "IPython", "--no-banner", "--colors=NoColor"]
