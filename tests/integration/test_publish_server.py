@@ -7,11 +7,13 @@ import stat
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import event_model
 import h5py
 import httpx
 import numpy as np
+import pyarrow as pa
 import pytest
 import stamina
 from tiled.client import from_uri
@@ -192,3 +194,18 @@ def test_the_command_serves_until_ctrl_c(folder, capsys):
         process.send_signal(signal.SIGINT)
         assert process.wait() == 0
         assert "Traceback" not in process.stderr.read()
+
+
+def test_requests_at_the_same_time_do_not_find_the_tables_locked(catalog):
+    table = pa.table({"a": [1.0, 2.0]})
+
+    def write_and_read(client):
+        stored = client.create_appendable_table(schema=table.schema)
+        for _ in range(8):
+            stored.append_partition(0, table)
+            rows = stored.read()
+        return len(rows)
+
+    with ThreadPoolExecutor(8) as threads:
+        clients = [catalog.client() for _ in range(8)]
+        assert set(threads.map(write_and_read, clients)) == {16}

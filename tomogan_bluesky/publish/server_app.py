@@ -15,6 +15,7 @@ from typing import Any
 
 import uvicorn
 from fastapi import APIRouter, HTTPException, Request, Security
+from tiled.config import Config
 from tiled.server.app import build_app_from_config
 from tiled.server.authentication import check_scopes
 from tiled.server.settings import get_settings
@@ -25,6 +26,9 @@ from .routes import READABLE_PATH
 
 # Tiled prints its version at each start, through a handler of its own.
 logging.getLogger("tiled.server.app").setLevel(logging.WARNING)
+
+# Seconds that a request waits for another to be through with the database of the catalog.
+_LOCKED_WITHIN = 60.0
 
 # Seconds for open requests to end when the server stops.
 _GRACE = 5
@@ -55,7 +59,7 @@ def make_app(
                 "path": "/",
                 "tree": "catalog",
                 "args": {
-                    "uri": f"sqlite:///{directory / 'catalog.db'}",
+                    "uri": f"sqlite:///{directory / 'catalog.db'}?timeout={_LOCKED_WITHIN:g}",
                     # SQLite for the tables, too: DuckDB lets no other process even look.
                     "writable_storage": [
                         str(directory / "data"),
@@ -78,7 +82,13 @@ def make_app(
         "routers": ["bluesky_tiled_plugins.routers.validator:router"],
         "streaming_cache": {"uri": "memory"},
     }
-    app = build_app_from_config(config)
+    parsed = Config.model_validate(config)
+    # Tiled's connections to the tables fail at once, with "database is locked", where another has
+    # them: a single one, for which requests wait, finds no lock. Set here, for what is parsed takes
+    # no overflow for the usual one.
+    (tree,) = parsed.trees
+    tree.args |= {"storage_pool_size": 1, "storage_max_overflow": 0}
+    app = build_app_from_config(parsed)
     # Tiled's applications of one process share one object of settings, and with it the last one's
     # key, unless each takes its settings from a fresh one.
     get_settings.cache_clear()
