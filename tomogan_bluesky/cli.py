@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from ._version import __version__
-from .errors import TomoGANError
-from .logs import JsonFormatter
+from .errors import ConfigurationError, TomoGANError
+from .logs import JsonFormatter, without_reports
 
 # Verb to module; each has add_parser(subparsers) and run(args) -> exit code.
 _COMMANDS = (
@@ -43,7 +43,10 @@ def make_parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name in _COMMANDS:
         module = import_module(f".commands.{name}", __package__)
-        module.add_parser(subparsers).set_defaults(execute=module.run)
+        prints_reports = getattr(module, "PRINTS_REPORTS", False)
+        module.add_parser(subparsers).set_defaults(
+            execute=module.run, prints_reports=prints_reports
+        )
     return parser
 
 
@@ -53,22 +56,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 done, 1 a run failed or an error was reported, 2 usage.
+        0 done, 1 a run failed or an error was reported, 2 wrong usage: arguments or settings.
     """
     # Read when torch is loaded: threads that wait must not spin on cores that a beamline needs.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     args = make_parser().parse_args(argv)
-    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(args.verbose, 2)]
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    if args.log_json:
-        for handler in logging.getLogger().handlers:
-            handler.setFormatter(JsonFormatter())
-    logging.getLogger(__package__).setLevel(level)
+    _set_up_logs(args)
     try:
         return int(args.execute(args))
+    except ConfigurationError as error:
+        print(f"tomogan-bluesky {args.command}: {error}", file=sys.stderr)
+        return 2
     except TomoGANError as error:
         print(f"tomogan-bluesky {args.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _set_up_logs(args: argparse.Namespace) -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(args.verbose, 2)]
+    logging.getLogger(__package__).setLevel(level)
+    for handler in logging.getLogger().handlers:
+        if args.log_json:
+            handler.setFormatter(JsonFormatter())
+        elif args.prints_reports and not args.verbose:
+            handler.addFilter(without_reports)

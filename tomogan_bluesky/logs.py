@@ -1,6 +1,7 @@
-"""Log records as lines of JSON, for programs that collect them.
+"""Log records for those who read them: as lines of JSON for programs, nothing twice for people.
 
-Enter: log records. Leave: one JSON object a line, with the uid of the raw run that it is about.
+Enter: log records. Leave: one JSON object a line, with the uid of the raw run that it is about; or
+the records that no report repeats.
 """
 
 import json
@@ -10,6 +11,14 @@ from typing import Any
 
 # How every line about a raw run begins, in all modules.
 _ABOUT_RUN = "run %s:"
+
+
+_OF_REPORTS = f"{__package__}.report"
+
+
+def without_reports(record: logging.LogRecord) -> bool:
+    """Filter that holds back what the report of a run says, for a program that prints reports."""
+    return record.name != _OF_REPORTS
 
 
 class JsonFormatter(logging.Formatter):

@@ -1,4 +1,7 @@
-"""What became of one raw run: collected while it is processed, then told to people and programs."""
+"""What became of one raw run: collected while it is processed, then told to people and programs.
+
+Whatever this module logs stands in the report of the run, too (see `logs.without_reports`).
+"""
 
 import logging
 import time
@@ -105,6 +108,12 @@ class RunReport:
     def from_dict(cls, content: dict[str, Any]) -> Self:
         """What `as_dict` has made."""
         return TypeAdapter(cls).validate_python(content)
+
+
+def without_result(raw_uid: str, reason: str) -> RunReport:
+    """The report of a run that nothing could be made of; logged, as all that goes wrong is."""
+    logger.error("run %s: %s", raw_uid, reason)
+    return RunReport(raw_uid, None, "fail", reason)
 
 
 class StageFailed(Exception):

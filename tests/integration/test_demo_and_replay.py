@@ -1,6 +1,7 @@
 """The demo, and its archived run through replay in a process of its own."""
 
 import json
+import logging
 import subprocess
 import sys
 
@@ -112,14 +113,37 @@ def test_a_run_that_is_not_there(demo, capsys):
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [("--filter", "sharp"), ("--rows", "5:2"), ("--model", "no-such-model"), ("--rows", "0:99")],
+    ("wrong", "code"),
+    [
+        (("--filter", "sharp"), 2),  # whatever the scan
+        (("--rows", "5:2"), 2),
+        (("--model", "no-such-model"), 1),
+        (("--rows", "0:99"), 1),  # of this scan
+    ],
 )
-def test_wrong_settings_exit_with_1_and_name_the_setting(demo, tmp_path, wrong, capsys):
-    code = main(["replay", "-1", "--catalog", str(demo[0]), "--into", str(tmp_path), *wrong])
-    assert code == 1
+def test_wrong_settings_are_named_once(demo, tmp_path, wrong, code, capsys, monkeypatch):
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])  # those of the command line, not those of pytest
+    replay = ["replay", "-1", "--catalog", str(demo[0]), "--into", str(tmp_path)]
+    assert main([*replay, *wrong]) == code
     told = capsys.readouterr().err
-    assert wrong[0].strip("-") in told or wrong[1] in told
+    assert told.count(wrong[1].replace("0:99", "got 0:99").replace("5:2", "(5, 2)")) == 1, told
+    assert "Traceback" not in told
+
+
+def test_a_mistyped_model_is_known_before_the_scan(tmp_path, capsys):
+    assert main(["demo", "--model", "no-such-model", "--output", str(tmp_path / "demo")]) == 1
+    assert capsys.readouterr().err.count("no-such-model") == 1
+    assert not (tmp_path / "demo").exists()
+
+
+@pytest.mark.parametrize("command", ["replay", "doctor", "export"])
+def test_a_mistyped_catalog_is_not_made(command, tmp_path, capsys):
+    missing = tmp_path / "typo"
+    to = ["--to", str(tmp_path)] if command == "export" else []
+    assert main([command, "-1", "--catalog", str(missing), *to]) == 1
+    assert "typo: expected the folder of a catalog" in capsys.readouterr().err
+    assert not missing.exists()
 
 
 def test_usage_errors_exit_with_2(capsys):

@@ -148,10 +148,3 @@ def test_what_cannot_be_exported_is_told(export, exported, publish, raw, tmp_pat
     assert "got reconstruction, denoised; name one with --quantity" in told
     (tmp_path / "slices").write_text("in the way")
     assert "expected a folder to write the slices to" in export(raw_uid, code=1)
-
-
-def test_a_catalog_is_not_made_by_mistake(tmp_path, capsys):
-    missing = tmp_path / "typo"
-    assert main(["export", "-1", "--catalog", str(missing), "--to", str(tmp_path)]) == 1
-    assert "expected the folder of a catalog" in capsys.readouterr().err
-    assert not missing.exists()

@@ -109,5 +109,8 @@ def _print_table(outcomes: list[Any]) -> None:
                 frames = f"{report.frames.used}/{report.frames.expected}"
         what = f"{outcome.raw_uid:36}  {outcome.status:13}  {frames:>11}"
         print(f"{what}  {outcome.seconds:7.1f}  {told}")
+    for outcome in outcomes:
+        if outcome.report is not None and outcome.report.reason and not outcome.failed:
+            print(f"note  {outcome.raw_uid}: {outcome.report.reason}")
     statuses = Counter(outcome.status for outcome in outcomes)
     print(", ".join(f"{n} {status}" for status, n in statuses.items()))

@@ -7,6 +7,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from .scan_options import model_named
+
+PRINTS_REPORTS = True
+
 _EXAMPLES = """\
 examples:
   tomogan-bluesky demo
@@ -44,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ..callback import TomoGANCallback
-    from ..config import DEFAULT_MODEL, PublishingConfig, ReconstructionConfig, WorkerConfig
+    from ..config import PublishingConfig, ReconstructionConfig, WorkerConfig
     from ..publish.server import array_address, serve_catalog
     from ..publish.tiled_publisher import TiledPublisher
     from ..recon.beam import Beam
@@ -57,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
     started = time.perf_counter()
     _check(args)
+    model = model_named(args.model)
     say = (lambda *text: print(*text, file=sys.stderr)) if args.json else print
     say(f"sample: {HELD_OUT_FAMILY}, {args.rows} rows of {args.size} pixels, dose {args.dose:g}")
     phantom = make_phantom(
@@ -68,7 +73,6 @@ def run(args: argparse.Namespace) -> int:
     beamline = SimBeamline(
         phantom, angles_deg, Beam(dose=args.dose, seed=args.seed), rotation_centre=centre
     )
-    model = {None: DEFAULT_MODEL, "none": None}.get(args.model, args.model)
     worker = WorkerConfig(nice=0)  # nobody's motors are moving
     with serve_catalog(args.output) as server:
         client = server.client()
@@ -96,10 +100,12 @@ def run(args: argparse.Namespace) -> int:
             scan_ended = time.perf_counter()
             (report,) = tomogan.wait()
         lag = time.perf_counter() - scan_ended
-        say(f"derived run {report.derived_uid}: {report.exit_status} {report.reason}".rstrip())
         if report.exit_status != "success" or report.derived_uid is None:
             print(f"the demo failed: {report.reason}", file=sys.stderr)
             return 1
+        say(f"derived run {report.derived_uid}: {report.exit_status}")
+        if report.reason:
+            say(f"note      {report.reason}")
         stream = client[report.derived_uid]["primary"]
         reconstruction = stream["reconstruction"].read()
         denoised = stream["denoised"].read() if model is not None else None
@@ -162,7 +168,7 @@ def run(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> None:
     from ..errors import ConfigurationError
 
-    for name, least in (("rows", 1), ("size", 32), ("angles", 3)):
+    for name, least in (("rows", 2), ("size", 32), ("angles", 3)):
         if getattr(args, name) < least:
             raise ConfigurationError(
                 f"--{name}: expected at least {least}, got {getattr(args, name)}"

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         elif args.catalog is not None:
             from ..publish.server import serve_catalog
 
-            client = stack.enter_context(serve_catalog(args.catalog)).client()
+            client = stack.enter_context(serve_catalog(args.catalog, must_exist=True)).client()
         else:
             raise ConfigurationError("expected --catalog or --tiled, to find the run in")
         raw = find_run(client, args.run)

@@ -50,13 +50,10 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from ..errors import PublishError
     from ..publish.catalog import find_run
     from ..publish.server import serve_catalog
 
-    if not args.catalog.is_dir():
-        raise PublishError(f"{args.catalog}: expected the folder of a catalog, got none there")
-    with serve_catalog(args.catalog) as server:
+    with serve_catalog(args.catalog, must_exist=True) as server:
         client = server.client()
         derived = _derived(client, find_run(client, args.run))
         start = derived.metadata["start"]

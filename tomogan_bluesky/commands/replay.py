@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from . import bulk_replay
+from .scan_options import model_named, rows
+
+PRINTS_REPORTS = True
 
 _EXAMPLES = """\
 examples:
@@ -63,17 +66,6 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     return parser
 
 
-def rows(text: str) -> tuple[int, int]:
-    """Parse "A:B"."""
-    first, _, last = text.partition(":")
-    try:
-        return int(first), int(last)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"expected two row numbers as A:B, for example 100:108, got {text!r}"
-        ) from None
-
-
 def run(args: argparse.Namespace) -> int:
     from contextlib import ExitStack
 
@@ -88,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     if args.query is not None or args.resume:
         return bulk_replay.run(args, settings, model)
     with ExitStack() as stack:
-        source = stack.enter_context(serve_catalog(args.catalog))
+        source = stack.enter_context(serve_catalog(args.catalog, must_exist=True))
         into = args.into or args.catalog
         target = stack.enter_context(serve_catalog(into)) if args.into else source
         raw = find_run(source.client(), args.run)
@@ -120,10 +112,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _settings(args: argparse.Namespace) -> tuple[Any, str | None]:
     """Those of the profile, if there is one, with those of the command line over them."""
-    from pydantic import ValidationError
-
-    from ..config import DEFAULT_MODEL, Profile, Settings, load_profile
-    from ..errors import ConfigurationError
+    from ..config import Profile, Settings, checked, load_profile
 
     profile = load_profile(args.profile) if args.profile else Profile(version=1)
     given = {
@@ -138,17 +127,8 @@ def _settings(args: argparse.Namespace) -> tuple[Any, str | None]:
     content = profile.model_dump(include=set(Settings.model_fields))
     for section, values in given.items():
         content[section] |= {key: value for key, value in values.items() if value is not None}
-    try:
-        settings = Settings.model_validate(content)
-    except ValidationError as error:
-        raise ConfigurationError("; ".join(_say(e) for e in error.errors())) from None
-    wanted = args.model or profile.model or "none"
-    return settings, {"default": DEFAULT_MODEL, "none": None}.get(wanted, wanted)
-
-
-def _say(problem: Any) -> str:
-    setting = ".".join(str(part) for part in problem["loc"])
-    return f"{setting or 'settings'}: {problem['msg']}, got {problem['input']!r}"
+    settings = checked(Settings, content, "settings")
+    return settings, model_named(args.model or profile.model or "none")
 
 
 def _tell(reports: list[Any], args: argparse.Namespace) -> int:

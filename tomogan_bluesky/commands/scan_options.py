@@ -6,12 +6,41 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .replay import rows
-
 if TYPE_CHECKING:
     from ..training.catalogs import ScanQuery, ScanReader
 
 _OWN_KEYS = ("sample", "plan_name", "dose", "since", "until")
+
+
+def rows(text: str) -> tuple[int, int]:
+    """Parse "A:B"."""
+    first, _, last = text.partition(":")
+    try:
+        return int(first), int(last)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected two row numbers as A:B, for example 100:108, got {text!r}"
+        ) from None
+
+
+def model_named(text: str | None) -> str | None:
+    """The model that a command line names: None for "none", the shipped one where it is silent.
+
+    Raises
+    ------
+    ModelNotFoundError
+        There is no such model; better known now than after a scan.
+    ModelError
+        Its file can't be read.
+    """
+    from ..config import DEFAULT_MODEL
+    from ..models.artifact import model_sha256
+    from ..run.engine import registry_folder
+
+    model = {None: DEFAULT_MODEL, "default": DEFAULT_MODEL, "none": None}.get(text, text)
+    if model is not None and registry_folder(model) is None:
+        model_sha256(model)
+    return model
 
 
 def add_catalog_options(group: Any) -> None:
@@ -95,5 +124,5 @@ def scan_reader(args: argparse.Namespace, device: str) -> "Iterator[ScanReader]"
         finally:
             client.context.close()
     else:
-        with serve_catalog(args.catalog) as server:
+        with serve_catalog(args.catalog, must_exist=True) as server:
             yield ScanReader(server.client(), scan, reconstruction, device)

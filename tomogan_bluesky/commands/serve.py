@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from ..report import RunReport
     from ..serving.inbox import Source
 
+PRINTS_REPORTS = True
+
 _EXAMPLES = """\
 examples:
   tomogan-bluesky serve --zmq 5578 --publish http://localhost:8000

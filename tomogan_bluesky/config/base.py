@@ -1,10 +1,13 @@
 """What all settings have in common: frozen, no unknown names, errors that name the setting."""
 
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from ..errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -35,9 +38,12 @@ def checked(model: type[Model], content: Any, where: str) -> Model:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'all'}: {problem['msg']}, got "
-            f"{problem['input']!r}"
-            for problem in error.errors()
-        )
+        problems = "; ".join(map(_in_words, error.errors()))
         raise ConfigurationError(f"{where}: {problems}") from error
+
+
+def _in_words(problem: "ErrorDetails") -> str:
+    setting = ".".join(map(str, problem["loc"])) or "all"
+    if problem["type"] == "value_error":  # one of ours, which says what it got
+        return f"{setting}: {problem['ctx']['error']}"
+    return f"{setting}: {problem['msg']}, got {problem['input']!r}"

@@ -13,6 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 from ..config import PublishingConfig
+from ..errors import PublishError
 from ..intake.archive import CatalogFrames, documents
 from ..intake.frames import StoredFrame
 from ..publish.broadcast import Broadcast
@@ -20,7 +21,7 @@ from ..publish.catalog import Attempt
 from ..publish.identity import ORIGINAL_RUN
 from ..publish.publishers import Publishers
 from ..publish.targets import Target
-from ..report import RunReport
+from ..report import RunReport, without_result
 from ..worker.wire import Other
 
 logger = logging.getLogger(__name__)
@@ -68,8 +69,7 @@ class Desk:
     def lost(self, group: str, reason: str) -> None:
         self._forget(group)
         reason = f"worker: {reason}; the raw data are safe: replay the run to get its slices"
-        logger.error("run %s: %s", group, reason)
-        self._report(RunReport(group, None, "fail", reason))
+        self._report(without_result(group, reason))
 
     def interrupted(self, groups: list[str]) -> None:
         """Close the derived runs that were begun here: others will be made in their place."""
@@ -162,7 +162,11 @@ class Desk:
             "reason": "the worker process ended while it made this run; another attempt follows",
             "num_events": {},
         }
-        run.emit("stop", stop)  # which logs what goes wrong
+        try:
+            run.emit("stop", stop)
+            run.emit.check()
+        except PublishError as error:
+            logger.error("derived run %s could not be closed: %s", run.uid, error)
 
     # Frames ------------------------------------------------------------------------------------
 

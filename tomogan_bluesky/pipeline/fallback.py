@@ -93,7 +93,7 @@ class Computation:
             torch.cuda.empty_cache()
 
     def _note(self, remark: str) -> None:
-        logger.warning("%s", remark)
+        logger.info("%s", remark)  # who reads the remarks says it aloud
         self.remarks.append(remark)
 
 
@@ -148,6 +148,6 @@ class DenoisingElsewhere:
                 raise
         self._denoiser = on("cpu")
         remark = "the memory of the GPU is too small for the denoiser: the processor denoised"
-        logger.warning("%s", remark)
+        logger.info("%s", remark)  # who reads the remarks says it aloud
         self.remarks.append(remark)
         return work(self._denoiser)

@@ -68,7 +68,9 @@ class Broadcast:
         try:
             yield
         except Exception as error:
-            logger.error("publishing a %r document failed: %s", name, error)
+            # `check` raises the first one, and who calls it tells.
+            level = logging.ERROR if self._errors else logging.INFO
+            logger.log(level, "publishing a %r document failed: %s", name, error)
             self._errors.append(error)
             self._sinks.remove(sink)
 

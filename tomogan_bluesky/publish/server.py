@@ -25,6 +25,7 @@ from .routes import READABLE_PATH
 
 # Seconds that another process, which has locked the folder, is given to start its server.
 _START_WITHIN = 60.0
+_DATABASE = "catalog.db"  # there as soon as a server has begun
 
 
 class CatalogServer:
@@ -88,6 +89,7 @@ def serve_catalog(
     port: int = 0,
     readable: Iterable[Path] = (),
     anonymous: bool = True,
+    must_exist: bool = False,
 ) -> Iterator[CatalogServer]:
     """Serve the catalog in a folder, or find the process that serves it already.
 
@@ -103,6 +105,8 @@ def serve_catalog(
         Folders of raw data that the server may read from. They are remembered.
     anonymous : bool
         Whether one may read without a key.
+    must_exist : bool
+        For who only reads: a folder without a catalog is an error, and is left as it is.
 
     Yields
     ------
@@ -111,13 +115,18 @@ def serve_catalog(
     Raises
     ------
     PublishError
-        The folder cannot be made, the port is taken, or the process that holds the folder does not
-        answer.
+        The folder cannot be made, or must exist and holds no catalog; the port is taken; or the
+        process that holds the folder does not answer.
     BackendUnavailableError
         Tiled's server side is not installed.
     """
     directory = Path(directory).absolute()
     file_uri(directory)  # refuses a name that Tiled could not find again
+    if must_exist and not (directory / _DATABASE).exists():
+        raise PublishError(
+            f"{directory}: expected the folder of a catalog, got none there; see that the name is "
+            "right, or fill one with tomogan-bluesky ingest"
+        )
     with ExitStack() as stack:
         try:
             for folder in (directory, directory / "data", directory / "volumes"):

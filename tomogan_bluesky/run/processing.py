@@ -26,7 +26,7 @@ from ..pipeline.checks import SliceChecks
 from ..pipeline.slabs import SlabPipeline, find_rotation_centre, rows_within
 from ..recon.centre import CentreEstimate
 from ..recon.preprocess import Fields
-from ..report import ExitStatus, RunRecord, RunReport, StageFailed
+from ..report import ExitStatus, RunRecord, RunReport, StageFailed, without_result
 from ..training.noise_profile import NoiseProfile, measure_noise
 from ..trust.consistency import Photons
 from .checking import slice_checks
@@ -148,8 +148,7 @@ class RunProcessor:
                 try:
                     derivation.look_up()
                 except InUseError as error:
-                    logger.error("run %s: %s", self._raw_uid, error)
-                    return RunReport(self._raw_uid, None, "fail", f"publish: {error}")
+                    return without_result(self._raw_uid, f"publish: {error}")
             if derivation.final_uid is not None:
                 uid = derivation.final_uid
                 logger.info("run %s: derived run %s is there already", self._raw_uid, uid)

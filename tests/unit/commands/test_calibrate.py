@@ -48,5 +48,5 @@ def test_what_is_missing_is_said_before_anything_is_learned(tmp_path, capsys):
     assert run(f"nobody --simulated {SMALL} --output {tmp_path}") == 1
     assert "no model is called 'nobody'" in capsys.readouterr().err
     plain = export_untrained(tmp_path / "plain.ts")
-    assert run(f"{plain} --simulated --steps 0 --output {tmp_path}") == 1
+    assert run(f"{plain} --simulated --steps 0 --output {tmp_path}") == 2
     assert "steps" in capsys.readouterr().err

@@ -81,7 +81,7 @@ def test_models_of_one_name_are_told_apart_by_their_files(tmp_path, capsys):
 
 
 def test_unknown_sets_and_models(tmp_path, capsys):
-    assert main(["evaluate", "--set", "1024"]) == 1
+    assert main(["evaluate", "--set", "1024"]) == 2
     assert "expected one of 256" in capsys.readouterr().err
     assert main(["evaluate", str(tmp_path / "none.ts")]) == 1
     assert "no model file" in capsys.readouterr().err
