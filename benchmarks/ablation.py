@@ -141,6 +141,7 @@ def losses(setting: Setting) -> Iterator[Row]:
     for method, changes in (
         ("L1", {}),
         ("Charbonnier", {"pixel_loss": "charbonnier"}),
+        ("L1 + SSIM", {"ssim_weight": 1.0}),
         ("L1 + MS-SSIM", {"ms_ssim_weight": 0.1}),
     ):
         networks[method] = fit(setting, setting.config(**changes), pairs, unseen)

@@ -66,6 +66,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--learning-rate", type=float, help="of Adam (1e-3; with --finetune 2e-4; gan stage: 5e-5)"
     )
     stages.add_argument("--pixel-loss", choices=("l1", "charbonnier"), help="l1 (default)")
+    stages.add_argument("--ssim-weight", type=float, help="of SSIM, of one scale, in the loss (0)")
     stages.add_argument("--ms-ssim-weight", type=float, help="of MS-SSIM in the loss (0)")
     stages.add_argument("--adversarial-loss", choices=("bce", "hinge"), help="bce (default)")
     stages.add_argument("--adversarial-weight", type=float, help="(1e-2)")
@@ -90,7 +91,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 _OF_CONFIG = (
-    *("batch", "crop", "learning_rate", "pixel_loss", "ms_ssim_weight"),
+    *("batch", "crop", "learning_rate", "pixel_loss", "ssim_weight", "ms_ssim_weight"),
     *("adversarial_loss", "adversarial_weight", "feature_backbone", "feature_weight"),
     *("patience", "precision", "processes"),
 )

@@ -5,6 +5,8 @@ discriminator. Leaves: one number an image, or one number. The features that `Fe
 are in `models.features`.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
@@ -18,6 +20,9 @@ AdversarialName = Literal["bce", "hinge"]
 # Gaussian window of 11 pixels and sigma 1.5, and K = (0.01, 0.03), are of the same authors.
 _SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 _WINDOW, _SIGMA, _K = 11, 1.5, (0.01, 0.03)
+# Of the plain index, the windows of Wang et al., IEEE Trans. Image Process. 13, 600, 2004, as
+# `training.metrics.ssim` has them.
+_FLAT_WINDOW = 7
 # Errors far below this, relative to the sample's contrast, are squared: they are noise.
 _CHARBONNIER = 1e-3
 
@@ -54,11 +59,11 @@ def ms_ssim_loss(denoised: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     weights = weights / weights.sum()
     flat = target.flatten(1)
     peak = (flat.amax(1) - flat.amin(1)).clamp_min(1e-6).view(-1, 1, 1, 1)
-    window = _gaussian_window(target)
+    average = partial(F.conv2d, weight=_gaussian_window(target))
     similarity = torch.ones(len(target), device=target.device)
     x, y = denoised, target
     for scale in range(n_scales):
-        luminance, structure = _similarities(x, y, peak, window)
+        luminance, structure = (m.mean((1, 2, 3)) for m in _similarities(x, y, peak, average))
         # Negative correlations have no power of a fraction: they count as none at all.
         similarity = similarity * structure.clamp_min(1e-6) ** weights[scale]
         if scale == n_scales - 1:
@@ -66,6 +71,39 @@ def ms_ssim_loss(denoised: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         else:
             x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
     return 1 - similarity
+
+
+def ssim_loss(denoised: torch.Tensor, target: torch.Tensor, data_range: float) -> torch.Tensor:
+    """1 minus the structural similarity of each image, shape (N,): what `metrics.ssim` measures.
+
+    Parameters
+    ----------
+    denoised, target : torch.Tensor, float32, shape (N, 1, H, W)
+        H and W at least 7.
+    data_range : float
+        See `local_ssim`.
+    """
+    return 1 - local_ssim(denoised, target, data_range).mean((1, 2, 3))
+
+
+def local_ssim(denoised: torch.Tensor, target: torch.Tensor, data_range: float) -> torch.Tensor:
+    """Structural similarity around each pixel, shape (N, 1, H - 6, W - 6).
+
+    Wang et al., IEEE Trans. Image Process. 13, 600, 2004, with flat windows of 7 x 7 that are
+    inside the image, and sample covariances.
+
+    Parameters
+    ----------
+    denoised, target : torch.Tensor, float32, shape (N, 1, H, W)
+        H and W at least 7.
+    data_range : float
+        Of whole samples, in the unit of the images. That of a crop would make much of the nothing
+        that a flat one shows.
+    """
+    sample = _FLAT_WINDOW**2 / (_FLAT_WINDOW**2 - 1)
+    average = partial(F.avg_pool2d, kernel_size=_FLAT_WINDOW, stride=1)
+    luminance, structure = _similarities(denoised, target, data_range, average, sample)
+    return luminance * structure
 
 
 def _gaussian_window(like: torch.Tensor) -> torch.Tensor:
@@ -76,17 +114,23 @@ def _gaussian_window(like: torch.Tensor) -> torch.Tensor:
 
 
 def _similarities(
-    x: torch.Tensor, y: torch.Tensor, peak: torch.Tensor, window: torch.Tensor
+    x: torch.Tensor,
+    y: torch.Tensor,
+    data_range: torch.Tensor | float,
+    average: Callable[[torch.Tensor], torch.Tensor],
+    sample: float = 1.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean luminance and mean contrast-structure term of each image, shape (N,)."""
-    mean_x, mean_y, square_x, square_y, product = (
-        F.conv2d(a, window) for a in (x, y, x * x, y * y, x * y)
-    )
-    small_1, small_2 = ((k * peak) ** 2 for k in _K)
-    variances = square_x - mean_x**2 + square_y - mean_y**2
-    structure = (2 * (product - mean_x * mean_y) + small_2) / (variances + small_2)
+    """Luminance and contrast-structure around each pixel whose window is inside the image.
+
+    `average` is over the window, and `sample` makes its covariances those of a sample.
+    """
+    mean_x, mean_y, square_x, square_y, product = (average(a) for a in (x, y, x * x, y * y, x * y))
+    small_1, small_2 = ((k * data_range) ** 2 for k in _K)
+    variances = sample * (square_x - mean_x**2 + square_y - mean_y**2)
+    covariance = sample * (product - mean_x * mean_y)
+    structure = (2 * covariance + small_2) / (variances + small_2)
     luminance = (2 * mean_x * mean_y + small_1) / (mean_x**2 + mean_y**2 + small_1)
-    return luminance.mean((1, 2, 3)), structure.mean((1, 2, 3))
+    return luminance, structure
 
 
 def generator_loss(name: AdversarialName, fake: torch.Tensor) -> torch.Tensor:

@@ -56,6 +56,8 @@ class TrainingConfig(BaseModel):
 
     # The losses, of images in units of their sample's contrast.
     pixel_loss: PixelLossName = "l1"
+    ssim_weight: float = Field(default=0.0, ge=0)
+    """Of the structural similarity of one scale, which models are judged by."""
     ms_ssim_weight: float = Field(default=0.0, ge=0)
     adversarial_loss: AdversarialName = "bce"
     adversarial_weight: float = Field(default=0.0, ge=0)

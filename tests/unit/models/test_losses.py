@@ -12,9 +12,12 @@ from tomogan_bluesky.models.losses import (
     FeatureLoss,
     discriminator_loss,
     generator_loss,
+    local_ssim,
     ms_ssim_loss,
     pixel_loss,
+    ssim_loss,
 )
+from tomogan_bluesky.training.metrics import field_of_view, ssim
 
 
 def images(n=2, size=48):
@@ -58,6 +61,7 @@ def adversary(name):
 TERMS = {
     "l1": lambda x, y: pixel_loss("l1", x, y).mean(),
     "charbonnier": lambda x, y: pixel_loss("charbonnier", x, y).mean(),
+    "ssim": lambda x, y: ssim_loss(x, y, 1.0).mean(),
     "ms-ssim": lambda x, y: ms_ssim_loss(x, y).mean(),
     "bce": adversary("bce"),
     "hinge": adversary("hinge"),
@@ -112,6 +116,22 @@ def test_one_scale_is_the_structural_similarity():
         )
         # Ours is luminance times contrast of means rather than the mean of their product.
         assert 1 - loss.item() == pytest.approx(full[5:-5, 5:-5].mean(), abs=0.02)
+
+
+def test_ssim_is_the_one_that_models_are_judged_by():
+    noisy, target = images(n=1, size=70)
+    local = local_ssim(noisy, target, data_range=1.0)
+    inside = torch.from_numpy(field_of_view(70))[3:-3, 3:-3]  # no window leaves the image there
+    judged = ssim(noisy[0, 0].numpy(), target[0, 0].numpy())
+    assert local[0, 0][inside].mean().item() == pytest.approx(judged, abs=1e-5)
+    assert ssim_loss(noisy, target, 1.0).item() == pytest.approx(1 - local.mean().item())
+
+
+def test_ssim_of_flat_crops_is_as_calm_as_their_noise():
+    flat = torch.full((1, 1, 64, 64), 0.5)
+    noise = 1e-3 * torch.randn(flat.shape, generator=torch.Generator().manual_seed(0))
+    loss = ssim_loss(flat + noise, flat, data_range=1.0).item()
+    assert loss == pytest.approx(1e-3**2 / 0.03**2, rel=0.05)
 
 
 def test_ms_ssim_sees_coarse_errors_that_fine_scales_forgive():

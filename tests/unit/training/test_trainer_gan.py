@@ -52,10 +52,10 @@ def same(a, b):
 
 
 def test_all_terms_count_and_both_networks_learn(pairs, start, tmp_path):
-    run(pairs, start, tmp_path, config(ms_ssim_weight=0.01, largest_cost_db=2.0))
+    run(pairs, start, tmp_path, config(ssim_weight=0.01, ms_ssim_weight=0.01, largest_cost_db=2.0))
     _, progress, tensors = read_checkpoint(tmp_path / CHECKPOINT)
     entry = progress.history[-1]
-    terms = ("pixel", "ms_ssim", "feature", "adversarial")
+    terms = ("pixel", "ssim", "ms_ssim", "feature", "adversarial")
     assert all(entry[name] > 0 for name in terms)
     assert entry["loss"] == pytest.approx(sum(entry[name] for name in terms), rel=1e-5)
     assert 0.5 < entry["discriminator"] < 0.9  # near log 2: it has just begun
@@ -114,10 +114,10 @@ def failing_at(call, method):
 def test_half_precision_learns_about_the_same(pairs, start, tmp_path):
     """Convolutions of both networks in bfloat16; weights, losses and averages in float32."""
     for precision in ("float32", "bfloat16"):
-        settings = config(precision=precision, ms_ssim_weight=0.01)
+        settings = config(precision=precision, ssim_weight=0.01, ms_ssim_weight=0.01)
         run(pairs, start, tmp_path / precision, settings)
     full, half = (read_checkpoint(tmp_path / p / CHECKPOINT) for p in ("float32", "bfloat16"))
-    for name in ("pixel", "ms_ssim", "feature", "adversarial", "discriminator"):
+    for name in ("pixel", "ssim", "ms_ssim", "feature", "adversarial", "discriminator"):
         exact, found = (progress.history[0][name] for _, progress, _ in (full, half))
         assert found == pytest.approx(exact, rel=0.03)
         assert found != exact
