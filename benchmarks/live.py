@@ -119,11 +119,13 @@ def measure(
                     slices = derived()["primary"]["denoised"]
                     return len(slices) >= least and bool(np.isfinite(slices[least - 1]).all())
 
-                watchers = {
-                    "first preview": Watcher(has_preview),
-                    "first slice": Watcher(lambda has=has_slices: has(1)),
-                    "last slice": Watcher(lambda has=has_slices: has(ROWS)),
-                }
+                watchers = {}
+                if n > 0:  # in the first round the worker has to start
+                    watchers = {
+                        "first preview": Watcher(has_preview),
+                        "first slice": Watcher(lambda has=has_slices: has(1)),
+                        "last slice": Watcher(lambda has=has_slices: has(ROWS)),
+                    }
                 RE(
                     tomo_scan(
                         beamline.camera,
@@ -139,7 +141,7 @@ def measure(
                     watcher.join(20)  # what has not come by now does not come
                     watcher.ended.set()
                 events = [at for at, name in docs if name == "event"][-n_angles:]
-                if n == 0:  # the worker had to start
+                if not watchers:
                     continue
                 since = {"first preview": events[0]}
                 for metric, watcher in watchers.items():
