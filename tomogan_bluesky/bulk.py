@@ -143,12 +143,14 @@ def unfinished(order: Order, raw_uids: Sequence[str]) -> list[str]:
         engine = Engine(Publishers(target), order.model, order.settings, device=order.device)
         for uid in raw_uids:
             with explain_request(f"Tiled to show run {uid}"):
-                start_doc = source[uid].metadata["start"]
+                start_doc, streams = source[uid].metadata["start"], set(source[uid])
             settings = order.settings.for_plan(plan_settings(start_doc), engine.plan_wins)
             derivation = Derivation(engine, settings, RunRecord(uid), start_doc)
             with suppress(ModelError):  # which the replay will tell
                 derivation.load()
-            known = attempts(target, derivation.identify())
+            scan = settings.scan
+            own = all(streams.intersection(s) for s in (scan.dark_streams, scan.flat_streams))
+            known = attempts(target, derivation.identify(own))
             if not any(attempt.exit_status in ("success", "abort") for attempt in known):
                 left.append(uid)
         engine.publishers.close()

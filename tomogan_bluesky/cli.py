@@ -76,11 +76,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _set_up_logs(args: argparse.Namespace) -> None:
+    ours = not logging.getLogger().handlers  # else they are of a program that calls `main`
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(args.verbose, 2)]
     logging.getLogger(__package__).setLevel(level)
     for handler in logging.getLogger().handlers:
         if args.log_json:
             handler.setFormatter(JsonFormatter())
-        elif args.prints_reports and not args.verbose:
+        elif ours and args.prints_reports and not args.verbose:
             handler.addFilter(without_reports)

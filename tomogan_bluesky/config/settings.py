@@ -79,8 +79,14 @@ class Settings(Config):
         }
 
     def digest(self) -> str:
-        """Hexadecimal sha256 of what is decisive: the same in any process."""
-        text = json.dumps(self.decisive(), sort_keys=True)
+        """Hexadecimal sha256 of what is decisive: the same in any process.
+
+        Of darks and flats in files it matters what they are, not where: see `References.sha256`.
+        """
+        decisive = self.decisive()
+        if self.scan.reference_files is not None:
+            decisive["scan"]["reference_files"] = "by their pixels"
+        text = json.dumps(decisive, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -4,8 +4,10 @@ Enter: the dark and flat frames of a run, and when they were taken. Leaves: `Ref
 dark frame and one mean flat frame for each time at which flats were taken.
 """
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -45,6 +47,15 @@ class References:
     dark: np.ndarray
     flats: np.ndarray
     flat_times: np.ndarray
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hexadecimal, of the pixels: the same on any machine, wherever their frames lie."""
+        digest = hashlib.sha256()
+        for frames in (self.dark, self.flats):
+            digest.update(f"{frames.dtype} {frames.shape}".encode())
+            digest.update(frames.tobytes())
+        return digest.hexdigest()
 
     def weights_at(self, times: np.ndarray) -> np.ndarray:
         """Weights of the flats for frames taken at given times.

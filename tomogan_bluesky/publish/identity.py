@@ -29,9 +29,20 @@ def is_ours(start_doc: Mapping[str, Any]) -> bool:
     return is_derived(start_doc) and SPEC in start_doc.get("tiled_specs", ())
 
 
-def derivation_of(raw_uid: str, config_digest: str, model_sha256: str) -> str:
-    """Identifier of "this run with these settings and this model"; the same in any process."""
-    return str(uuid5(_NAMESPACE, json.dumps([raw_uid, config_digest, model_sha256])))
+def derivation_of(
+    raw_uid: str, config_digest: str, model_sha256: str, references_sha256: str = ""
+) -> str:
+    """Identifier of "this run with these settings and this model"; the same in any process.
+
+    Parameters
+    ----------
+    raw_uid, config_digest, model_sha256 : str
+    references_sha256 : str
+        Of the darks and flats, where they come from files, which may change; "": they do not.
+    """
+    inputs = [raw_uid, config_digest, model_sha256]
+    inputs += [references_sha256] if references_sha256 else []
+    return str(uuid5(_NAMESPACE, json.dumps(inputs)))
 
 
 def derived_uid(derivation: str, attempt: int) -> str:

@@ -70,20 +70,34 @@ class Derivation:
         if self.denoiser is None:
             self.denoiser = self._fitting(self._engine.denoiser(self._start_doc, self._settings))
 
-    def identify(self) -> str:
-        """What all attempts have in common; the generator must be loaded, if it can be."""
+    def identify(self, has_references: bool) -> str:
+        """What all attempts have in common; the generator must be loaded, if it can be.
+
+        Parameters
+        ----------
+        has_references : bool
+            Whether the raw run has darks and flats itself.
+        """
         return derivation_of(
-            str(self._start_doc["uid"]), self._settings.digest(), self._generator_digest()
+            str(self._start_doc["uid"]),
+            self._settings.digest(),
+            self._generator_digest(),
+            self._engine.reference_runs.sha256_in_files(self._start_doc, has_references),
         )
 
-    def look_up(self) -> None:
+    def look_up(self, has_references: bool) -> None:
         """See which attempt this is, and whether an earlier one was successful.
+
+        Parameters
+        ----------
+        has_references : bool
+            See `identify`.
 
         Raises
         ------
         PublishError, ConfigurationError
         """
-        self._derivation = self.identify()
+        self._derivation = self.identify(has_references)
         self._publishing = self._settings.publishing.for_run(self._start_doc)
         binning = self._settings.reconstruction.preprocessing.binning
         self._scale = self._publishing.scale(self._start_doc, binning)

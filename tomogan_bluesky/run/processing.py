@@ -116,7 +116,7 @@ class RunProcessor:
             with self._schedule.preview(n_arrived):
                 if self._started_with is None:
                     derivation.load()
-                    derivation.look_up()
+                    derivation.look_up(self._store.has_references)
                     if derivation.final_uid is not None:
                         self._n_previews = None
                         return
@@ -146,7 +146,7 @@ class RunProcessor:
                 derivation.load()
             with suppress(StageFailed), record.stage("publish"):
                 try:
-                    derivation.look_up()
+                    derivation.look_up(self._store.has_references)
                 except InUseError as error:
                     return without_result(self._raw_uid, f"publish: {error}")
             if derivation.final_uid is not None:

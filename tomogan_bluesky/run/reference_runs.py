@@ -6,10 +6,11 @@ Enter: runs with darks and flats, live or from a catalog, and settings that name
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from ..config import ScanConfig
-from ..errors import MissingFramesError
+from ..errors import IntakeError, MissingFramesError
 from ..intake.archive import documents
 from ..intake.documents import ScanDocuments
 from ..intake.reference_files import find_reference_files, read_references
@@ -63,16 +64,31 @@ class ReferenceRuns:
         IntakeError
             There should be some elsewhere, and there are not.
         """
-        own, key = str(start_doc["uid"]), self._config.references_run_key
-        uid = str(start_doc.get(key, own)) if key else own
-        if uid != own:
-            return self.get(uid), {"dark_flat_run": uid}
+        own, named = str(start_doc["uid"]), self._named(start_doc)
+        if named is not None:
+            return self.get(named), {"dark_flat_run": named}
         if self._config.reference_files is None or has_own:
             return None, {"dark_flat_run": own}
         files = find_reference_files(self._config, start_doc)
         if files not in self._known:
             self._keep(files, read_references(files, self._config))
-        return self._known[files], {"dark_flat_files": [str(file) for file in files]}
+        references = self._known[files]
+        return references, {
+            "dark_flat_files": [str(file) for file in files],
+            "dark_flat_sha256": references.sha256,
+        }
+
+    def sha256_in_files(self, start_doc: Mapping[str, Any], has_own: bool) -> str:
+        """What tells the darks and flats in files from others; "": a scan takes none from files.
+
+        A run that is named never changes, but files do. Where they can't be read it is "", too:
+        that is told when they are needed.
+        """
+        if self._config.reference_files is None or self._named(start_doc) is not None:
+            return ""
+        with suppress(IntakeError):
+            return str(self.elsewhere(start_doc, has_own)[1].get("dark_flat_sha256", ""))
+        return ""
 
     def get(self, uid: str) -> References:
         """The references of a run.
@@ -99,6 +115,12 @@ class ReferenceRuns:
             finally:
                 reader.close()
         return self._known[uid]
+
+    def _named(self, start_doc: Mapping[str, Any]) -> str | None:
+        """The other run that a scan names for its darks and flats, if it does."""
+        own, key = str(start_doc["uid"]), self._config.references_run_key
+        uid = str(start_doc.get(key, own)) if key else own
+        return None if uid == own else uid
 
     def _keep(self, key: Hashable, references: References) -> None:
         self._known[key] = references

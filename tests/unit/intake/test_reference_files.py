@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 
 import h5py
 import numpy as np
@@ -122,6 +123,22 @@ def test_files_are_read_once_until_they_change(tmp_path):
     assert runs.elsewhere({"uid": "v"}, False)[0] is first
     os.utime(path, ns=(0, 0))
     assert runs.elsewhere({"uid": "w"}, False)[0] is not first
+
+
+def test_what_is_in_the_files_makes_another_derivation_and_not_where_they_are(tmp_path):
+    def derivation(path):
+        return volume(docs, reference_files=files(path))[1]["derivation"]
+
+    docs = scan_documents(darks=0, flats=0)
+    path = write_data_exchange(tmp_path / "dx.h5", FRAMES)
+    first = derivation(path)
+    assert derivation(shutil.copy(path, tmp_path / "moved.h5")) == first
+    with h5py.File(path, "r+") as file:
+        file["exchange/data_white"][0] += 1
+    assert derivation(path) != first
+    # To a scan with darks and flats of its own the files are nothing.
+    docs = scan_documents()
+    assert derivation(path) == derivation(tmp_path / "moved.h5")
 
 
 def nan(path):
