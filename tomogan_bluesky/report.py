@@ -63,8 +63,9 @@ class RunReport:
         From the raw run's stop document to the end of the derived run, by the clocks of both
         machines; for a replay it is the age of the scan. None where nothing was published.
     first_slice_lag_s : float or None
-        From the last projection to the moment when the first slices were published; below zero
-        where they were published during the scan.
+        From the last projection to the moment when the first slices were made and handed to the
+        publishers, whose threads bring them to Tiled meanwhile; below zero where that was during
+        the scan. When a client can read them is what ``benchmarks/live.py`` measures.
     already_done : bool
         A successful derived run of the same settings was there, and nothing was computed.
     checks : dict of str to float

@@ -23,7 +23,7 @@ from .engine import Progress
 @dataclass
 class SliceCounts:
     """Slices to come, published, and failed, transmissions that were clamped, and when the first
-    slices were published, in seconds since 1970."""
+    slices were handed to the publishers, in seconds since 1970."""
 
     expected: int = 0
     slices: int = 0
