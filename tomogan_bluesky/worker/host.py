@@ -14,11 +14,13 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from .arena import view
 from .board import Board
+from .journal import STEP
 from .turns import take_long_turns
 from .wire import Channel, Shared
 
@@ -168,22 +170,23 @@ class Host:
         if kind == "barrier":
             self._link.send(message)
             return
-        if self._dropped.is_set():
-            return
-        number, group = message["number"], message["group"]
-        self._board.begun = number
-        self._link.group = group
-        result = None
-        try:
-            if kind == "give_up":
-                handler.give_up(group, message["reason"])
-            else:
-                result = handler(group, message["item"])
-        except Exception:
-            logger.exception("an item of %s could not be handled", group)
-        if message.get("last"):
-            self._link.send({"kind": "done", "group": group, "result": result})
-        self._board.handled = number
+        group = self._link.group = message["group"]
+        if kind == "give_up":
+            calls = [partial(handler.give_up, group, message["reason"])]
+        else:
+            calls = [partial(handler, group, item) for item in message["items"]]
+        for i, call in enumerate(calls):
+            if self._dropped.is_set():
+                return
+            self._board.begun = message["number"] + STEP * i
+            result = None
+            try:
+                result = call()
+            except Exception:
+                logger.exception("an item of %s could not be handled", group)
+            if message.get("last") and i == len(calls) - 1:
+                self._link.send({"kind": "done", "group": group, "result": result})
+            self._board.handled = message["number"] + STEP * i
 
     def _read(self, linger_s: float) -> None:
         """On a thread of its own, so that the owner never waits for room in the socket."""

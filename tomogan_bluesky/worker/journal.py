@@ -7,15 +7,36 @@ from dataclasses import dataclass, field
 
 from .wire import Packed
 
+STEP = 2
+"""From the number of an item to that of the next: there is room for a note before each."""
+
 
 @dataclass
 class Entry:
-    """One item as it was sent."""
+    """Items as they were sent together, or a note.
+
+    Attributes
+    ----------
+    number : int
+        Of the first item; each of the others has that of the one before it, and `STEP`.
+    packed : Packed
+    segments : tuple of int
+        The shared memory that they use.
+    must : bool
+        Whether they are kept of a group that is given up.
+    n_items : int
+    """
 
     number: int
     packed: Packed
     segments: tuple[int, ...]
     must: bool
+    n_items: int = 1
+
+    @property
+    def last_number(self) -> int:
+        """Of the last item."""
+        return self.number + STEP * (self.n_items - 1)
 
 
 @dataclass
@@ -50,10 +71,11 @@ class Journal:
         """The group of a name, a new one if need be."""
         return self.groups.setdefault(name, Group())
 
-    def next_number(self) -> int:
-        """Numbers grow by two: there is room for a note before each item."""
-        self._last_number += 2
-        return self._last_number
+    def next_number(self, n_items: int = 1) -> int:
+        """The number of the first of so many items."""
+        first = self._last_number + STEP
+        self._last_number += STEP * n_items
+        return first
 
     def entries(self) -> list[Entry]:
         """All items, in the order in which they were given."""
@@ -63,14 +85,19 @@ class Journal:
     def count_after(self, number: int) -> int:
         """How many items have a higher number. From any thread: a hint."""
         groups = list(self.groups.values())
-        return sum(entry.number > number for group in groups for entry in group.entries)
+        return sum(
+            min(entry.n_items, (entry.last_number - number + 1) // STEP)
+            for group in groups
+            for entry in group.entries
+            if entry.last_number > number
+        )
 
     def at_hand(self, begun: int, handled: int) -> str | None:
         """The group of the item that a worker was at; None where it was at none."""
         if begun <= handled:
             return None
         for name, group in self.groups.items():
-            if any(entry.number == begun for entry in group.entries):
+            if any(entry.number <= begun <= entry.last_number for entry in group.entries):
                 return name
         return None
 

@@ -15,9 +15,9 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 
 # Seconds from one look to the next: what comes meanwhile is handled in one go.
-LOOK_EVERY_S = 0.05
+LOOK_EVERY_S = 0.1
 # After so many looks at nothing the reader sleeps until an item wakes it.
-_LOOKS = 20
+_LOOKS = 10
 
 
 class Mailbox(Generic[Item]):
@@ -25,7 +25,8 @@ class Mailbox(Generic[Item]):
 
     def __init__(self) -> None:
         self._items: deque[Item] = deque()
-        self._bell = threading.Event()
+        self._bell = threading.Lock()  # held by nobody once it was rung
+        self._bell.acquire()
         self._asleep = False  # written by the reader alone
 
     def __len__(self) -> int:
@@ -35,11 +36,12 @@ class Mailbox(Generic[Item]):
         """Leave an item, without waiting."""
         self._items.append(item)
         if self._asleep:
-            self._bell.set()
+            self.ring()
 
     def ring(self) -> None:
         """Have the reader look at once: somebody waits for what comes of it."""
-        self._bell.set()
+        with suppress(RuntimeError):  # it rings already
+            self._bell.release()
 
     def get(self) -> Item:
         """The next item; waits until there is one. For one thread alone."""
@@ -47,6 +49,13 @@ class Mailbox(Generic[Item]):
             with suppress(IndexError):
                 return self._items.popleft()
             self._wait()
+
+    def peek(self) -> Item | None:
+        """What `get` would return now, left where it is; None where nothing is there.
+
+        For the thread that reads.
+        """
+        return self._items[0] if self._items else None
 
     def clear(self) -> list[Item]:
         """Take out all that waits."""
@@ -58,12 +67,10 @@ class Mailbox(Generic[Item]):
 
     def _wait(self) -> None:
         for _ in range(_LOOKS):
-            self._bell.wait(LOOK_EVERY_S)
-            self._bell.clear()
+            self._bell.acquire(timeout=LOOK_EVERY_S)
             if self._items:
                 return
         self._asleep = True  # an item that comes from now on rings
         while not self._items:
-            self._bell.wait()
-            self._bell.clear()
+            self._bell.acquire()
         self._asleep = False

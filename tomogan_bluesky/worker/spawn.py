@@ -125,10 +125,10 @@ class WorkerProcess:
         except OSError:
             logger.debug("worker process %d: items were not taken", self.pid)
 
-    def post_item(self, entry: Entry, arena: Arena) -> None:
-        """Have an item sent by `flush`, or before the next message.
+    def post_entry(self, entry: Entry, arena: Arena) -> None:
+        """Have items sent by `flush`, or before the next message.
 
-        The shared memory that it is the first one to use is sent at once.
+        The shared memory that they are the first ones to use is sent at once.
         """
         for number in entry.segments:
             if number not in self._known:
@@ -136,7 +136,7 @@ class WorkerProcess:
                 segment = arena.segment(number)
                 message = {"kind": "segment", "number": number, "size": segment.size}
                 self.send(message, [segment.fd])
-        self.last_number = entry.number
+        self.last_number = entry.last_number
         self.channel.post(entry.packed)
 
     def unmap(self, segments: Sequence[int]) -> None:

@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 # Arrays from this size on travel in shared memory.
 _SHARED_BYTES = 1 << 14
+# Items that wait are packed and sent together, until they take so much: a hundred documents, during
+# whose packing nobody else has the interpreter, for a fraction of a millisecond.
+_TOGETHER_BYTES = 1 << 18
 # A group that three workers died at is given up; one that a fourth dies at is dropped.
 _CRASHES = 3
 # Workers that ended before they could be given anything, one after another.
@@ -137,15 +140,31 @@ class Supervisor:
             del method, args  # an idle thread holds no pixels
 
     def send_item(self, name: str, item: Any, n_bytes: int, must: bool, last: bool) -> None:
-        """Give the process an item, which counts `n_bytes` until its group is finished."""
+        """Give the process an item, which counts `n_bytes` until its group is finished.
+
+        Items of the group that wait right behind it go along.
+        """
+        items = [item]
+        while n_bytes < _TOGETHER_BYTES and not last:
+            method, args = self._mailbox.peek() or (None, ())
+            if method != self.send_item or (args[0], args[3]) != (name, must):
+                break
+            self._mailbox.get()
+            _, item, more_bytes, _, last = args
+            items.append(item)
+            n_bytes += more_bytes
         if name in self._lost:
             self.released_bytes += n_bytes
+        else:
+            self._journal.open(name).n_bytes += n_bytes
+        self._send_items(name, items, must, last)
+
+    def _send_items(self, name: str, items: list[Any], must: bool, last: bool) -> None:
+        if name in self._lost:
             if last:
                 self._lost.discard(name)
             return
-        group = self._journal.open(name)
-        group.n_bytes += n_bytes
-        if group.given_up and not must:
+        if self._journal.open(name).given_up and not must:
             return
         segments: set[int] = set()
 
@@ -159,18 +178,22 @@ class Supervisor:
                 segments.add(value.segment)
             return value
 
-        number = self._journal.next_number()
-        message = {"kind": "item", "number": number, "group": name, "item": item, "last": last}
+        number = self._journal.next_number(len(items))
+        message = {"kind": "items", "number": number, "group": name, "items": items, "last": last}
         try:
             packed = pack(message, replace)
         except TypeError as error:
-            if must:
+            if len(items) > 1:  # one of them
+                for i, item in enumerate(items, 1):
+                    self._send_items(name, [item], must, last and i == len(items))
+            elif must:
                 self._lose(name, str(error))
-                self._lost.add(name)
+                if not last:
+                    self._lost.add(name)
             else:
                 self.give_up(name, str(error))
             return
-        self._send(name, Entry(number, packed, tuple(sorted(segments)), must))
+        self._send(name, Entry(number, packed, tuple(sorted(segments)), must, len(items)))
         if self._share:
             self._arena.prepare()
 
@@ -212,7 +235,7 @@ class Supervisor:
         if self._process is None:
             self._start()  # which sends the journal, and this entry with it
         else:
-            self._process.post_item(entry, self._arena)
+            self._process.post_entry(entry, self._arena)
 
     def _reached(self, number: int) -> None:
         self._barriers.pop(number).set()
@@ -252,7 +275,7 @@ class Supervisor:
             return
         self._process = process
         for entry in self._journal.entries():
-            process.post_item(entry, self._arena)
+            process.post_entry(entry, self._arena)
         for number in self._barriers:
             process.send({"kind": "barrier", "number": number})
         if self._closing:
@@ -262,7 +285,11 @@ class Supervisor:
         process.close()
         self._process = None
         groups = list(self._journal.groups)
-        if self._closing and not groups:
+        if self._closing and not self._journal.count_after(process.board.handled):
+            # As it was told to; groups that are left have no end, and will not get one.
+            self._calls.interrupt(groups)
+            for name in groups:
+                self._done(name)
             self._without_process()
             return
         self.restarts += 1

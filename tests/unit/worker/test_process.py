@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tomogan_bluesky.worker import mailbox as mailbox_module
 from tomogan_bluesky.worker.process import ProcessWorker
 from tomogan_bluesky.worker.state import WorkerState
 from tomogan_bluesky.worker.turns import turn_of
@@ -111,6 +112,37 @@ def test_an_error_is_logged_here_and_the_next_item_handled(make, caplog):
     assert "broken item" in caplog.text
 
 
+def test_items_that_wait_travel_together_up_to_a_bound(make, monkeypatch):
+    monkeypatch.setattr(mailbox_module, "LOOK_EVERY_S", 600.0)
+    worker, owner = make()
+    worker.put("a", {"keep": "first"}, must=True)
+    assert worker.join(60)
+    for n in range(300):
+        worker.put("a", {"keep": n})
+    worker.put("b", {"keep": "between"}, must=True, last=True)
+    worker.put("a", {"keep": 300})
+    assert worker.join(60)  # the sender has looked
+    entries = worker._supervisor._journal.groups["a"].entries
+    assert [entry.n_items for entry in entries] == [1, 128, 128, 44, 1]
+    assert worker.state.waiting_items == 0
+    worker.put("a", {"keep": "last"}, must=True, last=True)
+    assert worker.join(60)
+    assert owner.results["a"][1] == ["first", *range(301), "last"]
+
+
+@pytest.mark.parametrize("odd", [{"keep": 2**70}, {"keep": 3 + 4j}])
+def test_an_item_that_cannot_travel_keeps_none_of_those_with_it(make, odd, monkeypatch):
+    monkeypatch.setattr(mailbox_module, "LOOK_EVERY_S", 600.0)
+    worker, owner = make()
+    worker.put("a", {"keep": "first"}, must=True)
+    assert worker.join(60)
+    put(worker, "a", {"keep": 0}, {"keep": 1}, odd, {"keep": 2}, {"keep": "last"})
+    assert worker.join(60)
+    _, kept, given_up = owner.results["a"]
+    assert kept == ["first", 0, 1, 2, "last"]
+    assert given_up.startswith("expected")
+
+
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM", "SIGSEGV", "exit"])
 def test_a_process_that_dies_is_replaced_and_its_groups_start_anew(make, how, tmp_path, caplog):
     worker, owner = make()
@@ -147,7 +179,8 @@ def test_a_process_that_is_hardly_let_onto_a_processor_is_slow_and_not_hung(make
 
 def test_a_group_that_kills_every_process_is_given_up_and_the_next_one_handled(make):
     worker, owner = make()
-    put(worker, "bad", {"keep": "first"}, {"always": "SIGKILL"}, {"keep": "last"})
+    fatal = [{"keep": "before"}, {"always": "SIGKILL"}, {"keep": "after"}]
+    put(worker, "bad", {"keep": "first"}, *fatal, {"keep": "last"})
     put(worker, "worse", {"always": "SIGKILL"}, {"keep": "last"})
     put(worker, "good", {"keep": 1})
     assert worker.join(60)
@@ -218,6 +251,15 @@ def test_close_gives_up_on_a_hang_and_drops_what_waits(make, tmp_path):
     os.kill(worker.pid, 9)
     assert worker.close(60)
     assert owner.results == {}
+
+
+def test_a_group_that_never_ends_does_not_keep_it_from_closing(make):
+    worker, owner = make()
+    worker.put("a", {"keep": 1}, must=True)
+    assert worker.join(60)
+    assert worker.close(60)
+    assert (worker.state.waiting_items, worker.state.restarts) == (0, 0)
+    assert owner.results == owner.losses == {}
 
 
 def test_a_forked_process_leaves_the_worker_alone(make):
