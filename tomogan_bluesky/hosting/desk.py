@@ -159,7 +159,7 @@ class Desk:
             "time": time.time(),
             "run_start": run.uid,
             "exit_status": "fail",
-            "reason": "the worker process ended while it made this run; another attempt follows",
+            "reason": "the worker process ended while it made this run",
             "num_events": {},
         }
         try:
