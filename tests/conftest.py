@@ -52,6 +52,16 @@ def state_of_nobody(tmp_path_factory):
         yield
 
 
+@pytest.fixture
+def threads_as_before():
+    """For tests of what sets the number of threads of its process."""
+    import torch
+
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def catalog(tmp_path_factory):
     """A running catalog. Starting one takes seconds, so tests share it: expect others' runs."""

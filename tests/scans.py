@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Iterable
 from itertools import count
+from typing import Any
 
 import event_model
 import numpy as np
+
+from tomogan_bluesky import ReconstructionConfig, ScanConfig, TomoGANCallback
 
 ROWS, COLUMNS, ANGLES = 3, 32, 37
 DARK, FLAT = 100, 10_100
@@ -95,6 +98,25 @@ def scan_documents(
 def slice_events(docs: Iterable[tuple[str, dict]]) -> list[dict]:
     """The events of a derived run that hold its slices: a slow scan has previews beside them."""
     return [doc for _, doc in docs if "detector_row" in doc.get("data", ())]
+
+
+def reconstructed(*runs: Iterable[tuple[str, dict]], **scan: Any) -> tuple[np.ndarray, dict]:
+    """Slices of the last of some runs, under settings of `ScanConfig`, and the derived start."""
+    derived = []
+    with TomoGANCallback(
+        lambda *item: derived.append(item),
+        None,
+        scan=ScanConfig(**scan),
+        reconstruction=ReconstructionConfig(rotation_centre=(COLUMNS - 1) / 2),
+        worker="thread",
+    ) as callback:
+        for docs in runs:
+            for name, doc in docs:
+                callback(name, doc)
+        (report,) = callback.wait(60)
+    assert (report.exit_status, report.frames.used) == ("success", ANGLES), report.reason
+    slices = [doc["data"]["reconstruction"] for doc in slice_events(derived)]
+    return np.stack(slices), derived[0][1]
 
 
 def as_pages(docs: list[tuple[str, dict]], sizes: Iterable[int]) -> list[tuple[str, dict]]:

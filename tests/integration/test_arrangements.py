@@ -4,31 +4,9 @@ import copy
 
 import numpy as np
 import pytest
-from scans import ANGLES, scan_documents
-
-from tomogan_bluesky import ReconstructionConfig, ScanConfig, TomoGANCallback
+from scans import ANGLES, reconstructed, scan_documents
 
 ANGLES_DEG = np.linspace(0, 180, ANGLES)
-
-
-def volume(*runs, **scan):
-    """The slices of the last of some runs."""
-    derived = []
-    with TomoGANCallback(
-        lambda *item: derived.append(item),
-        None,
-        scan=ScanConfig(**scan),
-        reconstruction=ReconstructionConfig(rotation_centre=15.5),
-        worker="thread",
-    ) as callback:
-        for docs in runs:
-            for item in docs:
-                callback(*item)
-        (report,) = callback.wait(60)
-    assert (report.exit_status, report.frames.used) == ("success", ANGLES), report.reason
-    primary = {d["uid"] for n, d in derived if n == "descriptor" and d["name"] == "primary"}
-    events = [d for n, d in derived if n == "event" and d["descriptor"] in primary]
-    return np.stack([event["data"]["reconstruction"] for event in events])
 
 
 def streams(docs):
@@ -96,10 +74,10 @@ ARRANGEMENTS = {
 @pytest.fixture(scope="module")
 def usual():
     """From darks, flats and projections in this order, and angles in degrees in the events."""
-    return volume(scan_documents())
+    return reconstructed(scan_documents())[0]
 
 
 @pytest.mark.parametrize("name", ARRANGEMENTS)
 def test_the_volume_is_the_same_to_the_bit(name, usual):
     runs, scan = ARRANGEMENTS[name]
-    np.testing.assert_array_equal(volume(*runs, **scan), usual)
+    np.testing.assert_array_equal(reconstructed(*runs, **scan)[0], usual)

@@ -8,8 +8,8 @@ from uuid import uuid4
 import numpy as np
 import pytest
 import torch
-from bluesky import RunEngine
 from generators import export_untrained
+from paired_doses import scan_at_two_doses
 from scans import scan_documents
 
 from tomogan_bluesky.cli import main
@@ -21,10 +21,10 @@ from tomogan_bluesky.recon.beam import Beam
 from tomogan_bluesky.recon.phantoms import make_phantom
 from tomogan_bluesky.run.harmless import relative_noise
 from tomogan_bluesky.sim.beamline import SimBeamline
-from tomogan_bluesky.sim.plans import paired_dose_scan
 from tomogan_bluesky.training.catalogs import ScanQuery, ScanReader
 from tomogan_bluesky.training.scan_pairs import ScanPairs, some_slices, split_by_sample
 
+pytestmark = pytest.mark.usefixtures("threads_as_before")
 ANGLES = np.linspace(0, 180, 25)
 LEAST_NOISE = relative_noise(48, 0.25 * 4e3, 25)  # of the scans at a quarter of the dose
 
@@ -44,34 +44,15 @@ def archive(catalog, technique):
         phantom = make_phantom("foam", 96, np.random.default_rng(seed), 3)
         beam = Beam(4e3, 1.0, electronic=2.0, seed=seed)
         beamline = SimBeamline(phantom, ANGLES, beam, rotation_centre=24.0)
-        RE = RunEngine()
-        RE.subscribe(TiledPublisher(client, batch_size=100))
-        devices = (beamline.camera, beamline.rotation, beamline.shutter, beamline.sample)
-        plan = paired_dose_scan(
-            *devices,
-            ANGLES,
-            exposure_s=0.01,
-            doses=(1.0, 0.25),
-            n_darks=4,
-            n_flats=4,
-            md={"sample": {"name": name}, "technique": technique},
-        )
-        uids = RE(plan)
-        uids = getattr(uids, "run_start_uids", uids)
-        runs |= {(name, dose): uid for dose, uid in zip((1.0, 0.25), uids, strict=True)}
+        md = {"sample": {"name": name}, "technique": technique}
+        uids = scan_at_two_doses(beamline, ANGLES, client, md)
+        runs |= {(name, dose): uid for dose, uid in uids.items()}
     return runs
 
 
 @pytest.fixture
 def source(client, tmp_path):
     return ScanPairs(ScanReader(client), tmp_path / "pairs")
-
-
-@pytest.fixture(autouse=True)
-def threads():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def test_paired_doses_are_reconstructed_once_and_split_by_sample(

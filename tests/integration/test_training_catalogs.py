@@ -7,7 +7,7 @@ from uuid import uuid4
 import numpy as np
 import pytest
 import torch
-from bluesky import RunEngine
+from paired_doses import scan_at_two_doses
 from scans import ANGLES, scan_documents, slice_events
 from tiled.profiles import load_profiles
 from tiled.queries import Eq
@@ -20,7 +20,6 @@ from tomogan_bluesky.publish.tiled_publisher import TiledPublisher
 from tomogan_bluesky.recon.beam import Beam
 from tomogan_bluesky.recon.phantoms import make_phantom
 from tomogan_bluesky.sim.beamline import SimBeamline
-from tomogan_bluesky.sim.plans import paired_dose_scan
 from tomogan_bluesky.training.catalogs import (
     ScanQuery,
     ScanReader,
@@ -67,20 +66,7 @@ def doses(client, sample):
     angles = np.linspace(0, 180, 37)
     phantom = make_phantom("foam", 64, np.random.default_rng(0), 2)
     beamline = SimBeamline(phantom, angles, Beam(1e3, 1.0, seed=1), rotation_centre=17.0)
-    engine = RunEngine()
-    engine.subscribe(TiledPublisher(client, batch_size=100))
-    devices = (beamline.camera, beamline.rotation, beamline.shutter, beamline.sample)
-    plan = paired_dose_scan(
-        *devices,
-        angles,
-        exposure_s=0.01,
-        doses=(1.0, 0.25),
-        n_darks=2,
-        n_flats=3,
-        md={"sample": {"name": sample}},
-    )
-    uids = engine(plan)
-    return dict(zip((1.0, 0.25), getattr(uids, "run_start_uids", uids), strict=True))
+    return scan_at_two_doses(beamline, angles, client, {"sample": {"name": sample}})
 
 
 def replayed(client, uid, centre):

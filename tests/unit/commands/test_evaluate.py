@@ -3,11 +3,12 @@
 import json
 
 import pytest
-import torch
 from generators import export_deep, export_uncertain, export_untrained
 
 from tomogan_bluesky.cli import main
 from tomogan_bluesky.training import pinned
+
+pytestmark = pytest.mark.usefixtures("threads_as_before")
 
 
 @pytest.fixture(autouse=True)
@@ -17,13 +18,6 @@ def small_sets(monkeypatch):
     small = {"256": recipe, "256-foreign": foreign}
     volumes = pinned.PINNED_SETS["256-volumes"].model_copy(update={"size": 48, "n_angles": 60})
     monkeypatch.setattr(pinned, "PINNED_SETS", small | {"256-volumes": volumes})
-
-
-@pytest.fixture(autouse=True)
-def threads():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def test_a_model_beside_the_noisy_slices(tmp_path, capsys):

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from generators import CARD
 
 from tomogan_bluesky.config import ReconstructionConfig
 from tomogan_bluesky.denoise.denoiser import (
@@ -8,16 +9,8 @@ from tomogan_bluesky.denoise.denoiser import (
     estimate_noise,
 )
 from tomogan_bluesky.errors import ConfigurationError, ModelError, ModelNotFoundError
-from tomogan_bluesky.models.artifact import ModelCard, TrainedOn, export_model, model_sha256
+from tomogan_bluesky.models.artifact import export_model, model_sha256
 from tomogan_bluesky.models.generator import build_generator
-
-CARD = ModelCard(
-    name="test",
-    network="unet4(base=4)",
-    dose_range=(0.05, 2.0),
-    reconstruction=TrainedOn(method="gridrec", filter="ramlak"),
-    training_command="none",
-)
 
 
 @pytest.fixture
@@ -110,7 +103,7 @@ def test_noise_may_be_given(model):
 
 def test_says_what_it_is(model):
     denoiser = TorchScriptDenoiser(str(model), device="auto")
-    assert denoiser.card.name == "test"
+    assert denoiser.card.name == CARD.name
     assert denoiser.sha256 == model_sha256(model)
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import tifffile
 from scan_files import Frames, write_data_exchange, write_nxtomo, write_tiff_folder
-from scans import scan_documents, slice_events
+from scans import reconstructed, scan_documents
 
-from tomogan_bluesky import ReconstructionConfig, ScanConfig, TomoGANCallback
+from tomogan_bluesky import ScanConfig, TomoGANCallback
 from tomogan_bluesky.config import ReferenceFiles, StoredFrames
 from tomogan_bluesky.errors import IntakeError
 from tomogan_bluesky.intake.references import mean_frame
@@ -78,27 +78,10 @@ def test_references_are_read_from_files(case, tmp_path):
     assert str(tmp_path) in source["dark_flat_files"][0]
 
 
-def volume(docs, **scan):
-    derived = []
-    with TomoGANCallback(
-        lambda *item: derived.append(item),
-        None,
-        scan=ScanConfig(**scan),
-        reconstruction=ReconstructionConfig(rotation_centre=15.5),
-        worker="thread",
-    ) as callback:
-        for name, doc in docs:
-            callback(name, doc)
-        (report,) = callback.wait(60)
-    assert report.exit_status == "success", report.reason
-    slices = [doc["data"]["reconstruction"] for doc in slice_events(derived)]
-    return np.stack(slices), derived[0][1]
-
-
 def test_a_scan_without_its_own_is_corrected_with_those_in_files(tmp_path):
     stored = PLACES["Data Exchange"](tmp_path)
     plain = scan_documents(darks=0, flats=0)
-    corrected, start = volume(plain, reference_files=stored)
+    corrected, start = reconstructed(plain, reference_files=stored)
     assert "dark_flat_run" not in start
     assert start["dark_flat_files"] == [str(tmp_path / "dx.h5")] * 2
 
@@ -109,9 +92,9 @@ def test_a_scan_without_its_own_is_corrected_with_those_in_files(tmp_path):
         return doc
 
     recorded = scan_documents(darks=3, flats=5, edit=with_those_of_the_file)
-    np.testing.assert_array_equal(corrected, volume(recorded)[0])
+    np.testing.assert_array_equal(corrected, reconstructed(recorded)[0])
     # A scan's own darks and flats come first.
-    own, start = volume(recorded, reference_files=files(tmp_path / "nowhere.h5"))
+    own, start = reconstructed(recorded, reference_files=files(tmp_path / "nowhere.h5"))
     assert start["dark_flat_run"] == recorded[0][1]["uid"]
     np.testing.assert_array_equal(corrected, own)
 
@@ -127,7 +110,7 @@ def test_files_are_read_once_until_they_change(tmp_path):
 
 def test_what_is_in_the_files_makes_another_derivation_and_not_where_they_are(tmp_path):
     def derivation(path):
-        return volume(docs, reference_files=files(path))[1]["derivation"]
+        return reconstructed(docs, reference_files=files(path))[1]["derivation"]
 
     docs = scan_documents(darks=0, flats=0)
     path = write_data_exchange(tmp_path / "dx.h5", FRAMES)

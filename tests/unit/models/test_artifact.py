@@ -5,6 +5,7 @@ import zipfile
 from copy import deepcopy
 from pathlib import Path
 
+import generators
 import pytest
 import torch
 from pydantic import ValidationError
@@ -14,7 +15,6 @@ from tomogan_bluesky.errors import ModelError, ModelNotFoundError
 from tomogan_bluesky.models import artifact, formats
 from tomogan_bluesky.models.artifact import (
     ModelCard,
-    TrainedOn,
     export_model,
     load_generator,
     load_model,
@@ -25,14 +25,7 @@ from tomogan_bluesky.models.base import channels_last
 from tomogan_bluesky.models.generator import Generator, build_generator
 from tomogan_bluesky.models.unets import UNet
 
-CARD = ModelCard(
-    name="test",
-    network="unet4(base=4)",
-    dose_range=(0.05, 2.0),
-    reconstruction=TrainedOn(method="gridrec", filter="ramlak"),
-    training_command="none",
-    metrics={"psnr_db": 30.5},
-)
+CARD = generators.CARD.model_copy(update={"metrics": {"psnr_db": 30.5}})
 
 
 @pytest.fixture
@@ -162,7 +155,7 @@ def test_export_leaves_the_generator_alone(generator, tmp_path):
 
 
 def test_path_may_be_a_string(exported):
-    assert load_model(str(exported))[1].name == "test"
+    assert load_model(str(exported))[1].name == CARD.name
 
 
 def test_card_is_strict_and_frozen():
@@ -191,7 +184,7 @@ def test_a_name_is_never_a_file_of_the_working_directory(exported, tmp_path, mon
     exported.rename(tmp_path / "nobody")
     with pytest.raises(ModelNotFoundError, match="no model is called 'nobody'"):
         load_model("nobody")
-    assert load_model(tmp_path / "nobody")[1].name == "test"
+    assert load_model(tmp_path / "nobody")[1].name == CARD.name
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", b"PK\x03\x04 neither"])
