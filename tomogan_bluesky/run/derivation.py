@@ -34,6 +34,7 @@ class Derivation:
 
     Attributes
     ----------
+    raw_uid : str
     denoiser : Denoiser or None
         None: none is asked for, or it can't be used.
     final_uid : str or None
@@ -51,6 +52,7 @@ class Derivation:
         self._settings = settings
         self._record = record
         self._start_doc = start_doc
+        self.raw_uid = str(start_doc["uid"])
         self._publishing = settings.publishing
         self._scale = PER_PIXEL
         self._attempt = 1
@@ -79,7 +81,7 @@ class Derivation:
             Whether the raw run has darks and flats itself.
         """
         return derivation_of(
-            str(self._start_doc["uid"]),
+            self.raw_uid,
             self._settings.digest(),
             self._generator_digest(),
             self._engine.reference_runs.sha256_in_files(self._start_doc, has_references),

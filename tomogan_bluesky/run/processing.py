@@ -8,12 +8,9 @@ a run is kept, logged, written into the derived stop document, and reported.
 import logging
 import time
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
-
-import numpy as np
-import torch
 
 from ..config import plan_settings
 from ..denoise.denoiser import Denoiser
@@ -24,9 +21,11 @@ from ..intake.references import References
 from ..intake.sinogram import FrameAccount, FrameStore, Scan
 from ..pipeline.checks import SliceChecks
 from ..pipeline.slabs import SlabPipeline, find_rotation_centre, rows_within
+from ..publish.broadcast import Broadcast
+from ..publish.documents import DerivedRun
 from ..recon.centre import CentreEstimate
 from ..recon.preprocess import Fields
-from ..report import ExitStatus, RunRecord, RunReport, StageFailed, without_result
+from ..report import RunRecord, RunReport, StageFailed, without_result
 from ..training.noise_profile import NoiseProfile, measure_noise
 from ..trust.consistency import Photons
 from .checking import slice_checks
@@ -34,11 +33,25 @@ from .derivation import Derivation
 from .engine import Engine
 from .harmless import suited
 from .live import LiveScan
-from .previews import PreviewSchedule
+from .previews import Previews, PreviewSchedule
 from .provenance import of_geometry, provenance
+from .telling import exit_status, promised_projections, remark_on_centre, remarks_on_frames
 from .volumes import SliceCounts, VolumePublisher
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass
+class _Made:
+    """What was made of a run so far; None: it was not reached, or failed."""
+
+    scan: Scan | None = None
+    rows: tuple[int, int] = (0, 0)
+    geometry: ScanGeometry | None = None
+    estimate: CentreEstimate | None = None
+    pipeline: SlabPipeline | None = None
+    memory_gib: float | None = None
+    checks: SliceChecks | None = None
 
 
 class RunProcessor:
@@ -67,9 +80,9 @@ class RunProcessor:
             engine.resolved_device,
         )
         self._schedule = PreviewSchedule(self._settings.live)
-        self._started_with: dict[str, Any] | None = None
-        self._n_previews: int | None = 0
-        self._memory_gib: float | None = None
+        self._previews = Previews(
+            self._schedule, self._live, self._derivation, lambda: self._provenance(_Made())
+        )
 
     def __call__(self, name: str, doc: dict[str, Any]) -> RunReport | None:
         """Take one document; returns the report after the stop document of a tomography scan."""
@@ -80,7 +93,7 @@ class RunProcessor:
                 if self._enabled and "intake" not in self._record.failed_stages:
                     with self._record.stage("live"):  # raises nothing
                         self._live.advance()
-                        self._preview()
+                        self._previews.advance(self._store.has_references)
                 return None
         try:
             if not self._enabled:
@@ -107,113 +120,85 @@ class RunProcessor:
         self._store.add(frame)
         self._live.arrived(frame)
 
-    def _preview(self) -> None:
-        """Publish a preview, if one is due. One that fails is the last: the slices come anyway."""
-        n_arrived, derivation = self._live.n_arrived, self._derivation
-        if self._n_previews is None or not self._schedule.due(n_arrived):
-            return
-        try:
-            with self._schedule.preview(n_arrived):
-                if self._started_with is None:
-                    derivation.load()
-                    derivation.look_up(self._store.has_references)
-                    if derivation.final_uid is not None:
-                        self._n_previews = None
-                        return
-                    metadata = self._provenance(None, None, None)
-                    rows = [*map(self._live.recorded_row, self._live.preview_rows)]
-                    derivation.make({**metadata, "preview_rows": rows}).start()
-                    self._started_with = metadata
-                slices, centre = self._live.preview()
-                arrays = {"reconstruction": slices.cpu().numpy()}
-                denoiser = derivation.denoiser
-                if denoiser is not None:  # each as the only slice: they are not neighbours
-                    arrays["denoised"] = torch.cat([*map(denoiser, slices.split(1))]).cpu().numpy()
-                assert derivation.run is not None
-                numbers = {"n_projections": n_arrived, "rotation_centre": centre}
-                assert derivation.emit is not None
-                derivation.run.preview(arrays, numbers)
-                derivation.emit.finish()  # its time counts: what takes long comes less often
-                self._n_previews += 1
-        except Exception as error:
-            logger.warning("run %s: no more previews: %s", self._raw_uid, error)
-            self._n_previews = None
-
     def _finish(self) -> RunReport:
-        engine, record, derivation = self._engine, self._record, self._derivation
-        if self._started_with is None:
-            with suppress(StageFailed), record.stage("model"):
-                derivation.load()
-            with suppress(StageFailed), record.stage("publish"):
-                try:
-                    derivation.look_up(self._store.has_references)
-                except InUseError as error:
-                    return without_result(self._raw_uid, f"publish: {error}")
-            if derivation.final_uid is not None:
-                uid = derivation.final_uid
-                logger.info("run %s: derived run %s is there already", self._raw_uid, uid)
-                return RunReport(self._raw_uid, uid, "success", already_done=True)
-
-        scan = geometry = estimate = pipeline = checks = None
-        rows = (0, 0)
+        """Everything that is left to do once the run has ended."""
+        if not self._previews.has_started and (report := self._look_up()) is not None:
+            return report
+        made = _Made()
         with suppress(StageFailed):
-            scan = self._complete_scan()
-            with record.stage("reconstruct"):
-                rows = rows_within(self._settings.scan.rows, scan.shape[1])
-            geometry, estimate = self._geometry(scan, rows)
-            pipeline = self._pipeline(scan, geometry)
-            if not pipeline.is_early:
-                scan = self._within_memory(scan, pipeline, rows)
-        metadata, conclusions = self._provenance(geometry, pipeline, estimate), None
-        if self._started_with is None:
-            derived = derivation.make(metadata)
-        else:
-            assert derivation.run is not None
-            derived, known = derivation.run, self._started_with
-            conclusions = {key: md for key, md in metadata.items() if known.get(key) != md}
-        emit = derivation.emit
-        assert emit is not None
+            self._prepare(made)
+        derived, conclusions = self._derived_run(made)
         counts = SliceCounts()
         with suppress(StageFailed):
-            if self._started_with is None:
-                with record.stage("publish"):
+            if not self._previews.has_started:
+                with self._record.stage("publish"):
                     derived.start()
-            if scan is not None and pipeline is not None:
-                checks = self._slice_checks(scan, pipeline, rows)
-                publish = VolumePublisher(
-                    pipeline, derived, record, counts, engine.progress, checks
-                )
-                try:
-                    publish(rows, scan.slabs)
-                finally:
-                    for remark in pipeline.remarks + ([] if checks is None else checks.remarks()):
-                        record.remark(remark)
-        status = self._exit_status()
-        frames = self._account()
-        with suppress(StageFailed), record.stage("publish"):
-            derived.stop(status, record.reason, frames.as_dict(), conclusions)
+            self._publish(made, derived, counts)
+        emit = self._derivation.emit
+        assert emit is not None
+        status = exit_status(self._documents, self._record.failure)
+        frames = self._store.account(promised_projections(self._documents))
+        with suppress(StageFailed), self._record.stage("publish"):
+            derived.stop(status, self._record.reason, frames.as_dict(), conclusions)
             emit.check()
         for why in emit.waiting:
-            record.remark(f"the derived run waits in the spool, to be brought to its server: {why}")
+            self._record.remark(
+                f"the derived run waits in the spool, to be brought to its server: {why}"
+            )
+        return self._report(made, derived, emit, frames, counts)
+
+    def _look_up(self) -> RunReport | None:
+        """The report of a run that needs no work, or that another process works on."""
+        derivation = self._derivation
+        with suppress(StageFailed), self._record.stage("model"):
+            derivation.load()
+        with suppress(StageFailed), self._record.stage("publish"):
+            try:
+                derivation.look_up(self._store.has_references)
+            except InUseError as error:
+                return without_result(self._raw_uid, f"publish: {error}")
+        if (uid := derivation.final_uid) is None:
+            return None
+        logger.info("run %s: derived run %s is there already", self._raw_uid, uid)
+        return RunReport(self._raw_uid, uid, "success", already_done=True)
+
+    def _derived_run(self, made: _Made) -> tuple[DerivedRun, dict[str, Any] | None]:
+        """The derived run, and what its stop document has to say that its start could not."""
+        metadata = self._provenance(made)
+        if not self._previews.has_started:
+            return self._derivation.make(metadata), None
+        derived, known = self._derivation.run, self._previews.started_with
+        assert derived is not None
+        return derived, {key: md for key, md in metadata.items() if known.get(key) != md}
+
+    def _report(
+        self,
+        made: _Made,
+        derived: DerivedRun,
+        emit: Broadcast,
+        frames: FrameAccount,
+        counts: SliceCounts,
+    ) -> RunReport:
+        estimate, scan, record = made.estimate, made.scan, self._record
         return RunReport(
             raw_uid=self._raw_uid,
             derived_uid=derived.uid if emit.reached_any else None,
-            exit_status=self._exit_status(),
+            exit_status=exit_status(self._documents, record.failure),
             reason=record.reason,
             frames=frames,
             seconds=dict(record.seconds),
             n_slices=counts.slices,
             n_failed_slices=counts.failed_slices,
             n_clamped=counts.clamped,
-            rotation_centre=None if geometry is None else geometry.rotation_centre,
+            rotation_centre=None if made.geometry is None else made.geometry.rotation_centre,
             centre_confidence=None if estimate is None else estimate.confidence,
             centre_methods=_by_name(estimate),
-            incremental=pipeline is not None and not self._live.why_not,
+            incremental=made.pipeline is not None and not self._live.why_not,
             why_batch=self._live.why_not,
-            n_previews=self._n_previews or 0,
-            memory_gib=self._memory_gib,
+            n_previews=self._previews.n_published,
+            memory_gib=made.memory_gib,
             volume_path=derived.volume_path,
-            checks={} if checks is None else checks.worst(),
+            checks={} if made.checks is None else made.checks.worst(),
             lag_s=time.time() - self._documents.stop_doc.get("time", time.time()),
             first_slice_lag_s=(
                 counts.first_slice_time - float(scan.times.max())
@@ -225,6 +210,30 @@ class RunProcessor:
 
     # The stages --------------------------------------------------------------------------------
 
+    def _prepare(self, made: _Made) -> None:
+        """All that is to be known before the first slab; what fails leaves the rest unknown."""
+        scan = made.scan = self._complete_scan()
+        with self._record.stage("reconstruct"):
+            made.rows = rows_within(self._settings.scan.rows, scan.shape[1])
+        geometry, made.estimate = self._geometry(scan, made.rows)
+        made.geometry = geometry
+        pipeline = made.pipeline = self._pipeline(scan, geometry)
+        if not pipeline.is_early:
+            made.scan, made.memory_gib = self._within_memory(scan, pipeline, made.rows)
+
+    def _publish(self, made: _Made, derived: DerivedRun, counts: SliceCounts) -> None:
+        """Reconstruct, denoise and publish the slabs, as far as their scan could be prepared."""
+        scan, pipeline, record = made.scan, made.pipeline, self._record
+        if scan is None or pipeline is None:
+            return
+        checks = made.checks = self._slice_checks(scan, pipeline, made.rows)
+        publish = VolumePublisher(pipeline, derived, record, counts, self._engine.progress, checks)
+        try:
+            publish(made.rows, scan.slabs)
+        finally:
+            for remark in pipeline.remarks + ([] if checks is None else checks.remarks()):
+                record.remark(remark)
+
     def _complete_scan(self) -> Scan:
         """The frames of the run, once nothing was wrong with its documents."""
         if "intake" in self._record.failed_stages:
@@ -233,26 +242,11 @@ class RunProcessor:
             elsewhere, self._references_from = self._engine.reference_runs.elsewhere(
                 self._documents.start_doc, self._store.has_references
             )
-            scan = self._store.scan(self._documents.angles, self._promised(), elsewhere)
-        account = scan.account
-        status = self._documents.stop_doc.get("exit_status")
-        coverage = np.rad2deg(scan.theta.max() - scan.theta.min())
-        if status != "success":
-            self._record.remark(
-                f"the raw run ended as {status!r} after {account.used} of {account.expected} "
-                f"projections, which cover {coverage:.1f} degrees; the volume is partial: "
-                "expect missing-wedge artefacts, or repeat the scan"
+            scan = self._store.scan(
+                self._documents.angles, promised_projections(self._documents), elsewhere
             )
-        elif account.missing:
-            self._record.remark(
-                f"expected {account.expected} projections, got {account.used}: {account.missing} "
-                "missing; the volume was made without them"
-            )
-        for why, number in account.rejected.items():
-            self._record.remark(
-                f"{number} of {account.expected} projections rejected: {why}; the volume was made "
-                "without them, look at the detector"
-            )
+        for remark in remarks_on_frames(scan, self._documents.stop_doc.get("exit_status")):
+            self._record.remark(remark)
         return scan
 
     def _geometry(
@@ -268,11 +262,7 @@ class RunProcessor:
         if estimate is not None and estimate.agreed:
             self._engine.centres[geometry.n_columns] = centre
         if estimate is not None and not estimate.agreed and config.rotation_centre_method == "auto":
-            self._record.remark(
-                f"the rotation centre, {centre:.2f}, is uncertain (confidence "
-                f"{estimate.confidence:.2f}): {estimate.reason}; look at the slices, and where "
-                "edges are doubled give reconstruction.rotation_centre and replay the run"
-            )
+            self._record.remark(remark_on_centre(estimate))
         return geometry, estimate
 
     def _pipeline(self, scan: Scan, geometry: ScanGeometry) -> SlabPipeline:
@@ -293,8 +283,10 @@ class RunProcessor:
                 self._settings.denoising.uncertainty,
             )
 
-    def _within_memory(self, scan: Scan, pipeline: SlabPipeline, rows: tuple[int, int]) -> Scan:
-        """The scan, to be read in as large blocks as there is memory for."""
+    def _within_memory(
+        self, scan: Scan, pipeline: SlabPipeline, rows: tuple[int, int]
+    ) -> tuple[Scan, float]:
+        """The scan, to be read in as large blocks as there is memory for, and how much that is."""
         with self._record.stage("reconstruct"):
             plan = pipeline.keep_within(
                 self._settings.scan.memory_gib,
@@ -303,11 +295,10 @@ class RunProcessor:
                 pipeline.preprocess.rows_within(*rows),
                 scan.in_files,
             )
-        self._memory_gib = plan.total_gib
         logger.info(
             "run %s: %.2f GiB in slabs of %d rows", self._raw_uid, plan.total_gib, plan.slab_rows
         )
-        return replace(scan, frames_bytes=plan.frames_bytes)
+        return replace(scan, frames_bytes=plan.frames_bytes), plan.total_gib
 
     def _suited(self, geometry: ScanGeometry) -> Denoiser | None:
         """The denoiser for this run's detector and photons, where its flats and darks tell."""
@@ -369,38 +360,14 @@ class RunProcessor:
         else:
             logger.info("run %s: not a tomography scan, left alone", self._raw_uid)
 
-    # What is said of the run -------------------------------------------------------------------
-
-    def _promised(self) -> int | None:
-        """How many projections there should be: of a finished run those that it counted."""
-        documents = self._documents
-        counted = documents.stop_doc.get("num_events", {}).get(documents.projection_stream)
-        if documents.stop_doc.get("exit_status") == "success" and counted is not None:
-            return int(counted)
-        return documents.declared_projections
-
-    def _account(self) -> FrameAccount:
-        return self._store.account(self._promised())
-
-    def _exit_status(self) -> ExitStatus:
-        if self._record.failure is not None:
-            return "fail"
-        raw = self._documents.stop_doc.get("exit_status")
-        return "success" if raw == "success" else "abort"
-
-    def _provenance(
-        self,
-        geometry: ScanGeometry | None,
-        pipeline: SlabPipeline | None,
-        estimate: CentreEstimate | None,
-    ) -> dict[str, Any]:
+    def _provenance(self, made: _Made) -> dict[str, Any]:
         """For the start document, as far as it is known."""
         md = provenance(self._settings, self._documents.start_doc, self._derivation.denoiser)
         md |= self._references_from
-        if geometry is not None:
-            md |= of_geometry(geometry, estimate)
-        if pipeline is not None:
-            md["slice_origin"] = list(pipeline.origin)
+        if made.geometry is not None:
+            md |= of_geometry(made.geometry, made.estimate)
+        if made.pipeline is not None:
+            md["slice_origin"] = list(made.pipeline.origin)
         if "model" in self._record.failed_stages:
             md["degraded"] = f"not denoised: {self._record.failure}"
         return md
