@@ -1,7 +1,10 @@
+from unittest.mock import Mock
+
 import pytest
+import torch
 
 from tomogan_bluesky.config import LiveConfig
-from tomogan_bluesky.run.previews import PreviewSchedule
+from tomogan_bluesky.run.previews import Previews, PreviewSchedule
 
 
 class Clock:
@@ -63,3 +66,27 @@ def test_previews_are_left_out_when_the_work_does_not_keep_up(clock):
 def test_a_single_projection_is_no_preview(clock):
     schedule = PreviewSchedule(LiveConfig(preview_every=1), clock)
     assert not schedule.due(1)
+
+
+class Derived(Mock):
+    """A derivation that nobody has made yet, with a run and somewhere to send it."""
+
+    final_uid = denoiser = None
+
+
+def test_those_before_one_that_failed_count():
+    slices = torch.zeros(1, 2, 2), 0.5
+    live = Mock(n_arrived=10, preview_rows=[0])
+    live.preview.side_effect = [slices, slices, RuntimeError("no picture"), slices]
+    config = LiveConfig(preview_every=1, preview_every_s=None)
+    derivation = Derived()
+    previews = Previews(
+        PreviewSchedule(config, clock=lambda: 0.0), live, derivation, lambda: {"made": "so"}
+    )
+    for _ in range(4):
+        previews.advance(has_references=True)
+        live.n_arrived += 10
+    assert (previews.n_published, derivation.run.preview.call_count) == (2, 2)
+    assert live.preview.call_count == 3, "one that fails is the last"
+    assert (previews.has_started, previews.started_with) == (True, {"made": "so"})
+    derivation.make.assert_called_once()
