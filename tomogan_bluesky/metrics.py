@@ -58,7 +58,7 @@ class Metrics:
         )
         self._first_slice_lag = Histogram(
             "tomogan_first_slice_lag_seconds",
-            "From the last projection of a scan to its first slice",
+            "From the last projection of a scan until its first slices are on their way",
             buckets=_LAG_BUCKETS_S,
             registry=self.registry,
         )

@@ -81,7 +81,9 @@ class PreprocessingConfig(Config):
     stripes: SortingStripes | WaveletStripes | AllStripes | TomopyStripes | None = Field(
         default=None, discriminator="method"
     )
+    """Removal of the stripes that become rings; None: none."""
     phase: PhaseConfig | None = None
+    """Phase retrieval; None: none."""
     axis_tilt_deg: float = 0.0
     """Angle of the rotation axis to the columns of the detector, positive where the centre moves to
     higher columns with the row. The rotation centre is that of the middle row; the others are

@@ -24,10 +24,12 @@ class ReconstructionConfig(Config):
     """From recorded frames to slices in 1/pixel."""
 
     preprocessing: PreprocessingConfig = PreprocessingConfig()
+    """Before the reconstruction; off until it is asked for."""
 
     backend: Literal["torch", "tomopy", "astra"] = "torch"
     """Which has which methods: see `METHODS`."""
     method: Literal["gridrec", "fbp", "sirt", "tv"] = "gridrec"
+    """Fourier gridding; filtered back-projection; iterative, plain or with total variation."""
     filter: FilterName = "ramlak"
     """Of `gridrec` and `fbp`."""
     iterations: int = Field(default=100, ge=1)

@@ -45,6 +45,7 @@ class ScanConfig(Config):
     projection_streams: tuple[str, ...] = ("primary", "tomo", "projections", "projection")
     dark_streams: tuple[str, ...] = ("dark", "darks")
     flat_streams: tuple[str, ...] = ("flat", "flats", "white", "whites")
+    """Names that a stream of projections, of darks, of flats may have."""
     flat: Literal["frames", "none"] = "frames"
     """"none": the frames are transmissions already, and need neither darks nor flats."""
     flat_drift: Literal["mean", "linear"] = "mean"
