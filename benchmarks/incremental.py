@@ -32,7 +32,7 @@ from tomogan_bluesky.geometry import ScanGeometry
 from tomogan_bluesky.intake.frames import StoredFrame
 from tomogan_bluesky.intake.hdf5_frames import Hdf5Frames
 from tomogan_bluesky.intake.references import References
-from tomogan_bluesky.intake.sinogram import FrameAccount, Scan
+from tomogan_bluesky.intake.scan import FrameAccount, Scan
 from tomogan_bluesky.pipeline.slabs import SlabPipeline
 from tomogan_bluesky.recon.filters import filter_response
 from tomogan_bluesky.recon.gridrec import Gridrec

@@ -26,7 +26,8 @@ import tifffile
 
 from tomogan_bluesky.config import ScanConfig
 from tomogan_bluesky.intake.documents import ScanDocuments
-from tomogan_bluesky.intake.sinogram import FrameStore, Scan
+from tomogan_bluesky.intake.frame_store import FrameStore
+from tomogan_bluesky.intake.scan import Scan
 from tomogan_bluesky.intake.uris import file_uri
 
 Documents = list[tuple[str, dict]]

@@ -27,7 +27,7 @@ from tomogan_bluesky.config import PreprocessingConfig, PublishingConfig, Recons
 from tomogan_bluesky.geometry import ScanGeometry
 from tomogan_bluesky.intake.frames import StoredFrame
 from tomogan_bluesky.intake.references import References
-from tomogan_bluesky.intake.sinogram import FrameAccount, Scan
+from tomogan_bluesky.intake.scan import FrameAccount, Scan
 from tomogan_bluesky.pipeline.memory import MemoryPlan
 from tomogan_bluesky.pipeline.slabs import SlabPipeline
 from tomogan_bluesky.publish.documents import DerivedRun

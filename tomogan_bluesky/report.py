@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 
 from pydantic import TypeAdapter
 
-from .intake.sinogram import FrameAccount
+from .intake.scan import FrameAccount
 
 logger = logging.getLogger(__name__)
 

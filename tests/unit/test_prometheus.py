@@ -6,7 +6,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tomogan_bluesky.errors import ConfigurationError
-from tomogan_bluesky.intake.sinogram import FrameAccount
+from tomogan_bluesky.intake.scan import FrameAccount
 from tomogan_bluesky.metrics import Metrics
 from tomogan_bluesky.report import RunReport
 from tomogan_bluesky.worker.state import WorkerState

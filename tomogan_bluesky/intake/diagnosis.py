@@ -12,9 +12,9 @@ import numpy as np
 from ..config import ScanConfig
 from ..errors import IntakeError
 from .documents import FrameKind, ScanDocuments
+from .frame_store import FrameStore
 from .keys import angle_keys, image_keys
 from .references import References
-from .sinogram import FrameStore
 
 _KINDS: tuple[FrameKind, ...] = ("projection", "dark", "flat")
 

@@ -5,7 +5,7 @@ measured of them.
 """
 
 from ..config import Settings
-from ..intake.sinogram import Scan
+from ..intake.scan import Scan
 from ..models.artifact import ModelCard
 from ..pipeline.checks import SliceChecks, evenly, measure
 from ..pipeline.slabs import SlabPipeline

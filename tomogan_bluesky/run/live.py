@@ -18,9 +18,10 @@ from ..config import Settings
 from ..errors import ReconstructionError
 from ..geometry import ScanGeometry
 from ..intake.documents import Frame, ScanDocuments
+from ..intake.frame_store import FrameStore
 from ..intake.frames import read_rows
 from ..intake.references import References
-from ..intake.sinogram import FrameStore, Scan
+from ..intake.scan import Scan
 from ..pipeline.slabs import rows_within
 from ..recon.incremental import IncrementalGridrec, state_bytes
 from ..recon.preprocess import Fields, Preprocessing

@@ -17,8 +17,9 @@ from ..denoise.denoiser import Denoiser
 from ..errors import IntakeError, InUseError, MissingFramesError
 from ..geometry import ScanGeometry
 from ..intake.documents import Frame, ScanDocuments
+from ..intake.frame_store import FrameStore
 from ..intake.references import References
-from ..intake.sinogram import FrameAccount, FrameStore, Scan
+from ..intake.scan import FrameAccount, Scan
 from ..pipeline.checks import SliceChecks
 from ..pipeline.slabs import SlabPipeline, find_rotation_centre, rows_within
 from ..publish.broadcast import Broadcast

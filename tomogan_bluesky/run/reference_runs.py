@@ -13,9 +13,9 @@ from ..config import ScanConfig
 from ..errors import IntakeError, MissingFramesError
 from ..intake.archive import documents
 from ..intake.documents import ScanDocuments
+from ..intake.frame_store import FrameStore
 from ..intake.reference_files import find_reference_files, read_references
 from ..intake.references import References
-from ..intake.sinogram import FrameStore
 
 # Mean frames are small; a beamline goes back to those of the last few samples.
 _KEPT = 8

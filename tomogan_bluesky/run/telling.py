@@ -7,7 +7,7 @@ promised, and remarks that a reader of the slices must know.
 import numpy as np
 
 from ..intake.documents import ScanDocuments
-from ..intake.sinogram import Scan
+from ..intake.scan import Scan
 from ..recon.centre import CentreEstimate
 from ..report import ExitStatus
 

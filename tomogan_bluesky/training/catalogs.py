@@ -21,7 +21,7 @@ from ..errors import MissingFramesError, NoScansError, TomoGANError
 from ..geometry import ScanGeometry
 from ..intake.archive import documents
 from ..intake.documents import ScanDocuments
-from ..intake.sinogram import FrameStore
+from ..intake.frame_store import FrameStore
 from ..pipeline.slabs import SlabPipeline, find_rotation_centre
 from ..publish.identity import is_derived
 from ..recon.preprocess import Fields

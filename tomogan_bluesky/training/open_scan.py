@@ -39,7 +39,7 @@ class OpenScan:
     config : ReconstructionConfig
     device : str
     read : callable
-        Reads recorded rows, as `intake.sinogram.Scan.slabs` does.
+        Reads recorded rows, as `intake.scan.Scan.slabs` does.
     """
 
     start: Mapping[str, Any]

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from tomogan_bluesky.config import ScanConfig
 from tomogan_bluesky.intake.documents import ScanDocuments
-from tomogan_bluesky.intake.sinogram import FrameStore
+from tomogan_bluesky.intake.frame_store import FrameStore
 from tomogan_bluesky.intake.uris import file_uri
 
 SHAPE = (2, 3)

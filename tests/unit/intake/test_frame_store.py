@@ -9,7 +9,8 @@ from tomogan_bluesky.config import ScanConfig
 from tomogan_bluesky.errors import AnglesError, MissingFramesError
 from tomogan_bluesky.intake.angles import Angles
 from tomogan_bluesky.intake.documents import Frame
-from tomogan_bluesky.intake.sinogram import FrameAccount, FrameStore
+from tomogan_bluesky.intake.frame_store import FrameStore
+from tomogan_bluesky.intake.scan import FrameAccount
 
 SHAPE = (2, 3)
 
