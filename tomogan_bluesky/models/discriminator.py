@@ -8,6 +8,16 @@ training only, and is never exported.
 import torch
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
+from torch.nn.utils.parametrize import register_parametrization
+
+_LEAK = 0.2  # slope below zero
+
+
+class _ZeroSum(nn.Module):
+    """Kernels without their mean over the window."""
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight - weight.mean((2, 3), keepdim=True)
 
 
 class PatchDiscriminator(nn.Module):
@@ -15,7 +25,10 @@ class PatchDiscriminator(nn.Module):
 
     No layer looks at more than its patch: there is no normalisation over the image, which would
     widen the receptive field to all of it. Spectral normalisation keeps the critic from growing
-    steep instead (Miyato et al., ICLR 2018), which is what makes generators collapse.
+    steep instead (Miyato et al., ICLR 2018), which is what makes generators collapse. The kernels
+    of the first layer sum to zero, so that it sees differences between pixels only: what tells a
+    denoised slice from a target is a few hundredths of the attenuation that both have in common,
+    which would drown it. Its biases begin at zero: they are common to all patches, too.
 
     Parameters
     ----------
@@ -32,7 +45,12 @@ class PatchDiscriminator(nn.Module):
         layers: list[nn.Module] = []
         for i, stride in enumerate(strides):
             convolution = nn.Conv2d(channels[i], channels[i + 1], 4, stride, padding=1)
-            layers += [spectral_norm(convolution), nn.LeakyReLU(0.2)]
+            nn.init.kaiming_normal_(convolution.weight, _LEAK)
+            assert convolution.bias is not None
+            nn.init.zeros_(convolution.bias)
+            if i == 0:
+                register_parametrization(convolution, "weight", _ZeroSum())
+            layers += [spectral_norm(convolution), nn.LeakyReLU(_LEAK)]
         self.layers = nn.Sequential(*layers[:-1])
 
     def forward(self, noisy: torch.Tensor, candidate: torch.Tensor) -> torch.Tensor:
