@@ -5,23 +5,26 @@
 
 Losses: a network is trained with each pixel loss from random weights. The one of L1 is then trained
 on, for as many steps each, with L1 alone, with either adversarial loss, and with each feature loss
-beside the first; so every row but the pixel losses is to be read beside "L1, continued". What a GAN
-stage costs is printed, not held to a limit.
+beside the first. "change" is the mean difference to "L1, continued" on the same slices, or to "L1"
+for the pixel losses, and its standard error. What a GAN stage costs is printed, not held to a
+limit; "discriminator" is the mean loss of its discriminator over the second half, log 2 = 0.693
+(hinge: 1) being chance.
 
 Depth: networks of one, three and five adjacent slices, and one in three dimensions, learn from the
 same simulated volumes. "jumps" is the variance of the difference of neighbours against the truth,
 over the square of its range: lower is better.
 
-Simulated scans at a quarter of the dose, of samples that were not trained on. The full version is
-for a GPU; on two cores it takes a day.
+Simulated scans at a quarter, a tenth and a twentieth of the dose, of samples that were not trained
+on. The full version is for a GPU; on two cores it takes a day.
 """
 
 import argparse
 import json
+import math
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +33,8 @@ import torch
 
 from tomogan_bluesky.models.generator import Generator, describe_generator
 from tomogan_bluesky.recon.volumes import VOLUME_FAMILIES
+from tomogan_bluesky.training.checkpoint import CHECKPOINT, read_checkpoint
 from tomogan_bluesky.training.continuity import jumps
-from tomogan_bluesky.training.evaluation import evaluate
 from tomogan_bluesky.training.metrics import edge_f1, edge_fidelity, frc_frequency, psnr, ssim
 from tomogan_bluesky.training.objective import vgg16_sha256
 from tomogan_bluesky.training.pairs import Pairs, SimulatedScans, simulate_pairs
@@ -45,9 +48,23 @@ SCORES = {
     "edge_f1": (edge_f1, ""),
     "frc": (frc_frequency, "cycles/pixel"),
 }
-DOSE = 0.25
-Row = tuple[str, str, str, float, str]
-"""Case, method, metric, value, unit."""
+DOSES = (0.25, 0.1, 0.05)
+Measured = dict[tuple[float, str], np.ndarray]
+"""Each score of each slice, by dose and name."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table."""
+
+    case: str
+    method: str
+    dose: float | None
+    metric: str
+    value: float
+    unit: str = ""
+    change: float | None = None
+    error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -72,8 +89,8 @@ class Setting:
             size=self.size,
             n_angles=round(1.57 * self.size),
             n_slices=self.unseen if unseen else self.slices,
-            realisations=1 if unseen else 3,
-            doses=(DOSE,) if unseen else None,
+            realisations=len(DOSES),
+            doses=DOSES if unseen else None,
             seed=1000 * self.seed + 999 * unseen,
             **({} if families is None else {"families": families}),
         )
@@ -103,10 +120,10 @@ def fit(
     pairs: Pairs,
     unseen: Pairs,
     start: Generator | None = None,
-) -> Generator:
-    """Train once, leaving no file behind."""
+) -> tuple[Generator, dict[str, float]]:
+    """Train once, leaving no file behind: the network, and the last entry of its history."""
     with tempfile.TemporaryDirectory() as folder:
-        return train(
+        network = train(
             config,
             [pairs],
             folder,
@@ -115,40 +132,53 @@ def fit(
             device=setting.device,
             vgg16=setting.vgg16,
         )
+        return network, read_checkpoint(Path(folder) / CHECKPOINT)[1].history[-1]
 
 
-def scored(case: str, method: str, generator: Generator, unseen: Pairs) -> Iterator[Row]:
-    """Rows of a network."""
-    found = evaluate(generator, unseen, {name: score for name, (score, _) in SCORES.items()})
-    for name, (_, unit) in SCORES.items():
-        yield case, method, name, found[f"{name}_denoised_at_{DOSE:g}"], unit
+def measured(unseen: Pairs, network: Generator | None = None) -> Measured:
+    """Scores of a network, or of the slices as they are."""
+    found = {}
+    for j, dose in enumerate(DOSES):
+        images = unseen.noisy[:, j] if network is None else denoised(network, unseen, j)
+        both = list(zip(images.numpy(), unseen.target.numpy(), strict=True))
+        for name, (score, _) in SCORES.items():
+            found[dose, name] = np.array([score(x, y) for x, y in both])
+    return found
 
 
-def noisy_rows(case: str, unseen: Pairs) -> Iterator[Row]:
-    """Rows of the slices as they are."""
-    images = zip(unseen.noisy[:, 0].numpy(), unseen.target.numpy(), strict=True)
-    pairs = list(images)
-    for name, (score, unit) in SCORES.items():
-        yield case, "noisy", name, float(np.mean([score(x, y) for x, y in pairs])), unit
+def rows(case: str, method: str, found: Measured, base: Measured | None = None) -> Iterator[Row]:
+    """Mean scores, and their differences to those of another method."""
+    for (dose, name), values in found.items():
+        change = error = None
+        if base is not None:
+            differences = values - base[dose, name]
+            change = float(differences.mean())
+            error = float(differences.std(ddof=1) / math.sqrt(len(values)))
+        unit = SCORES[name][1]
+        yield Row(case, method, dose, name, float(values.mean()), unit, change, error)
 
 
 def losses(setting: Setting) -> Iterator[Row]:
     """What each term of the loss is worth."""
-    case = f"losses, {setting.size} columns, dose {DOSE:g}"
+    case = f"losses, {setting.size} columns"
     pairs, unseen = setting.pairs(None, False), setting.pairs(None, True)
-    yield from noisy_rows(case, unseen)
-    networks = {}
+    yield from rows(case, "noisy", measured(unseen))
+    networks, base = {}, None
     for method, changes in (
         ("L1", {}),
         ("Charbonnier", {"pixel_loss": "charbonnier"}),
         ("L1 + SSIM", {"ssim_weight": 1.0}),
         ("L1 + MS-SSIM", {"ms_ssim_weight": 0.1}),
     ):
-        networks[method] = fit(setting, setting.config(**changes), pairs, unseen)
-        yield from scored(case, method, networks[method], unseen)
+        networks[method], _ = fit(setting, setting.config(**changes), pairs, unseen)
+        found = measured(unseen, networks[method])
+        yield from rows(case, method, found, base)
+        base = base or found
     start = networks["L1"]
-    again = setting.config(steps=setting.gan_steps, learning_rate=2e-4)
-    yield from scored(case, "L1, continued", fit(setting, again, pairs, unseen, start), unseen)
+    rate = RECIPES["standard"]["gan"]["learning_rate"]
+    again = setting.config(steps=setting.gan_steps, learning_rate=rate)
+    base = measured(unseen, fit(setting, again, pairs, unseen, start)[0])
+    yield from rows(case, "L1, continued", base)
     terms: list[tuple[str, dict[str, Any]]] = [
         ("+ BCE", {"feature_weight": 0.0}),
         ("+ hinge", {"feature_weight": 0.0, "adversarial_loss": "hinge"}),
@@ -162,16 +192,19 @@ def losses(setting: Setting) -> Iterator[Row]:
         vgg16 = {"feature_backbone": "vgg16", "vgg16_sha256": sha256}
         terms.append(("+ BCE + features (vgg16)", vgg16))
     for method, changes in terms:
-        network = fit(setting, setting.config("gan", **changes), pairs, unseen, start)
-        yield from scored(case, method, network, unseen)
+        config = setting.config("gan", **changes)
+        network, entry = fit(setting, config, pairs, unseen, start)
+        yield from rows(case, method, measured(unseen, network), base)
+        yield Row(case, method, None, "discriminator", entry["discriminator"])
 
 
 def depth(setting: Setting) -> Iterator[Row]:
     """What adjacent slices are worth."""
-    case = f"depth, {setting.size} columns, dose {DOSE:g}"
+    case = f"depth, {setting.size} columns"
     pairs, unseen = (setting.pairs(VOLUME_FAMILIES, kind) for kind in (False, True))
-    yield from noisy_rows(case, unseen)
-    yield case, "noisy", "jumps", volume_jumps(unseen, unseen.noisy[:, 0]), ""
+    yield from rows(case, "noisy", measured(unseen))
+    for j, dose in enumerate(DOSES):
+        yield Row(case, "noisy", dose, "jumps", volume_jumps(unseen, unseen.noisy[:, j]))
     for name, options in (
         ("unet4", {"base": setting.base, "depth": 1}),
         ("unet4", {"base": setting.base, "depth": 3}),
@@ -179,17 +212,19 @@ def depth(setting: Setting) -> Iterator[Row]:
         ("unet3d", {"base": max(2, setting.base // 2), "depth": 5}),
     ):
         config = setting.config(network=name, options=options)
-        network = fit(setting, config, pairs, unseen)
+        network, _ = fit(setting, config, pairs, unseen)
         method = describe_generator(name, options)
-        yield from scored(case, method, network, unseen)
-        yield case, method, "jumps", volume_jumps(unseen, denoised(network, unseen)), ""
+        yield from rows(case, method, measured(unseen, network))
+        for j, dose in enumerate(DOSES):
+            found = volume_jumps(unseen, denoised(network, unseen, j))
+            yield Row(case, method, dose, "jumps", found)
 
 
 @torch.no_grad()
-def denoised(network: Generator, pairs: Pairs) -> torch.Tensor:
-    """The first realisation of all slices, (slice, y, x)."""
-    windows = (pairs.noisy[pairs.neighbours(i, network.depth), 0] for i in range(len(pairs)))
-    levels = pairs.noise[:, :1]
+def denoised(network: Generator, pairs: Pairs, j: int) -> torch.Tensor:
+    """Realisation j of all slices, (slice, y, x)."""
+    windows = (pairs.noisy[pairs.neighbours(i, network.depth), j] for i in range(len(pairs)))
+    levels = pairs.noise[:, j : j + 1]
     return torch.stack([network(w[None], n)[0, 0] for w, n in zip(windows, levels, strict=True)])
 
 
@@ -221,15 +256,17 @@ def main() -> int:
     for name, table in (("losses", losses), ("depth", depth)):
         if arguments["only"] not in (None, name):
             continue
-        for case, method, metric, value, unit in table(setting):
+        for row in table(setting):
             if arguments["json"]:
-                row = {"benchmark": "ablation", "case": case, "method": method, "metric": metric}
-                print(json.dumps({**row, "value": value, "unit": unit}), flush=True)
+                print(json.dumps({"benchmark": "ablation", **asdict(row)}), flush=True)
                 continue
-            if case != shown:
-                print(f"\n{case}")
-                shown = case
-            print(f"{method:<30}{metric:<16}{value:>12.5g} {unit}", flush=True)
+            if row.case != shown:
+                print(f"\n{row.case}")
+                shown = row.case
+            dose = "" if row.dose is None else f"{row.dose:g}"
+            change = "" if row.change is None else f"{row.change:+.4f} +- {row.error:.4f}"
+            value = f"{row.value:>10.5g} {row.unit:<13}{change}"
+            print(f"{row.method:<30}{dose:<6}{row.metric:<14}{value}".rstrip(), flush=True)
     return 0
 
 
