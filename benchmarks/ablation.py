@@ -4,8 +4,9 @@
                                   [--steps N] [--gan-steps N] [--device cuda] [--seed N]
 
 Losses: a network is trained with each pixel loss from random weights. The one of L1 is then trained
-on, for as many steps each, with L1 alone, with either adversarial loss, and with each feature loss
-beside the first. "change" is the mean difference to "L1, continued" on the same slices, or to "L1"
+on, for as many steps each, with L1 alone, with a feature loss, with either adversarial loss, and
+with each feature loss beside the first. A discriminator begins with four times the channels of the
+generator. "change" is the mean difference to "L1, continued" on the same slices, or to "L1"
 for the pixel losses, and its standard error. What a GAN stage costs is printed, not held to a
 limit; "discriminator" is the mean loss of its discriminator over the second half, log 2 = 0.693
 (hinge: 1) being chance.
@@ -111,6 +112,7 @@ class Setting:
         }
         if stage == "gan":
             settings |= {"largest_cost_db": 99.0, "collapse_cost_db": 99.0}
+            settings |= {"critic_base": 4 * self.base}
         return TrainingConfig(**(settings | changes))
 
 
@@ -163,39 +165,40 @@ def losses(setting: Setting) -> Iterator[Row]:
     case = f"losses, {setting.size} columns"
     pairs, unseen = setting.pairs(None, False), setting.pairs(None, True)
     yield from rows(case, "noisy", measured(unseen))
-    networks, base = {}, None
+    start, _ = fit(setting, setting.config(), pairs, unseen)
+    from_random = measured(unseen, start)
+    yield from rows(case, "L1", from_random)
     for method, changes in (
-        ("L1", {}),
         ("Charbonnier", {"pixel_loss": "charbonnier"}),
         ("L1 + SSIM", {"ssim_weight": 1.0}),
         ("L1 + MS-SSIM", {"ms_ssim_weight": 0.1}),
     ):
-        networks[method], _ = fit(setting, setting.config(**changes), pairs, unseen)
-        found = measured(unseen, networks[method])
-        yield from rows(case, method, found, base)
-        base = base or found
-    start = networks["L1"]
-    rate = RECIPES["standard"]["gan"]["learning_rate"]
-    again = setting.config(steps=setting.gan_steps, learning_rate=rate)
-    base = measured(unseen, fit(setting, again, pairs, unseen, start)[0])
-    yield from rows(case, "L1, continued", base)
-    terms: list[tuple[str, dict[str, Any]]] = [
-        ("+ BCE", {"feature_weight": 0.0}),
-        ("+ hinge", {"feature_weight": 0.0, "adversarial_loss": "hinge"}),
-        ("+ BCE + features (fixed)", {"feature_backbone": "fixed"}),
-        ("+ BCE + features (encoder)", {"feature_backbone": "encoder"}),
+        network, _ = fit(setting, setting.config(**changes), pairs, unseen)
+        yield from rows(case, method, measured(unseen, network), from_random)
+
+    recipe = RECIPES["standard"]["gan"]
+    again = {"steps": setting.gan_steps, "learning_rate": recipe["learning_rate"]}
+    continued = measured(unseen, fit(setting, setting.config(**again), pairs, unseen, start)[0])
+    yield from rows(case, "L1, continued", continued)
+    terms: list[tuple[str, str, dict[str, Any]]] = [
+        ("+ features (encoder)", "pixel", {**again, "feature_weight": recipe["feature_weight"]}),
+        ("+ BCE", "gan", {"feature_weight": 0.0}),
+        ("+ BCE + features (encoder)", "gan", {"feature_backbone": "encoder"}),
+        ("+ hinge", "gan", {"feature_weight": 0.0, "adversarial_loss": "hinge"}),
+        ("+ BCE + features (fixed)", "gan", {"feature_backbone": "fixed"}),
     ]
     if setting.vgg16 is None:
         print("+ BCE + features (vgg16): left out, for want of --vgg16 FILE", file=sys.stderr)
     else:
         sha256 = vgg16_sha256(setting.vgg16)
         vgg16 = {"feature_backbone": "vgg16", "vgg16_sha256": sha256}
-        terms.append(("+ BCE + features (vgg16)", vgg16))
-    for method, changes in terms:
-        config = setting.config("gan", **changes)
+        terms.append(("+ BCE + features (vgg16)", "gan", vgg16))
+    for method, stage, changes in terms:
+        config = setting.config(stage, **changes)
         network, entry = fit(setting, config, pairs, unseen, start)
-        yield from rows(case, method, measured(unseen, network), base)
-        yield Row(case, method, None, "discriminator", entry["discriminator"])
+        yield from rows(case, method, measured(unseen, network), continued)
+        if stage == "gan":
+            yield Row(case, method, None, "discriminator", entry["discriminator"])
 
 
 def depth(setting: Setting) -> Iterator[Row]:

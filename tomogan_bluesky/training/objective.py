@@ -108,7 +108,7 @@ class Critic:
 
     def __init__(self, config: TrainingConfig, device: str, world: World) -> None:
         self._config, self._device = config, device
-        self.discriminator = PatchDiscriminator(config.depth).to(device)
+        self.discriminator = PatchDiscriminator(config.depth, config.critic_base).to(device)
         self._shared = world.wrap(self.discriminator)
         self.optimiser = torch.optim.Adam(
             self.discriminator.parameters(), config.learning_rate, betas=GAN_BETAS, fused=True

@@ -66,6 +66,8 @@ class TrainingConfig(BaseModel):
     vgg16_sha256: str | None = None
     """Of the file of weights that the backbone "vgg16" was made of."""
 
+    critic_base: int = Field(default=64, ge=1)
+    """Channels of the discriminator's first layer."""
     critic_rate: float = Field(default=1.0, gt=0)
     """Learning rate of the discriminator over that of the generator."""
     critic_alone: int = Field(default=0, ge=0)
@@ -127,10 +129,10 @@ _REVIEW_WEIGHTS = {"adversarial_weight": 1e-3, "feature_weight": 1e-2, "feature_
 # A gan stage starts from a finished network, which changes slowly, and from a discriminator that
 # knows nothing, which learns fast (two rates: Heusel et al., NeurIPS 2017).
 _GAN: dict[str, Any] = {
-    "learning_rate": 5e-5,
-    "critic_rate": 4.0,
-    "critic_alone": 20,
-    "adversarial_weight": 1e-2,
+    "learning_rate": 1e-4,
+    "critic_rate": 2.0,
+    "critic_alone": 50,
+    "adversarial_weight": 3e-2,
     "feature_weight": 3e-2,
 }
 

@@ -36,6 +36,7 @@ def config(**changes) -> TrainingConfig:
 
 def gan_config(**changes) -> TrainingConfig:
     gan = {"stage": "gan", "crop": 32, "learning_rate": 2e-4, "checkpoint_every": 2}
+    gan["critic_base"] = 4  # what is tested does not depend on its size
     return config(**({**gan, "adversarial_weight": 1e-3, "feature_weight": 1e-2} | changes))
 
 

@@ -35,13 +35,6 @@ def start(pairs, tmp_path_factory):
     return train(settings, [pairs], tmp_path_factory.mktemp("pixel"))
 
 
-@pytest.fixture(autouse=True)
-def small_discriminator(monkeypatch):
-    """What is tested here does not depend on its size."""
-    plain = objective.PatchDiscriminator
-    monkeypatch.setattr(objective, "PatchDiscriminator", lambda depth: plain(depth, base=4))
-
-
 def run(pairs, start, out_dir, settings, **options):
     return train(settings, [pairs], out_dir, start=start, validation=pairs, **options)
 
@@ -62,7 +55,7 @@ def test_all_terms_count_and_both_networks_learn(pairs, start, tmp_path):
     assert entry["cost_db"] == pytest.approx(
         max(v - entry[k] for k, v in progress.baseline.items() if "denoised" in k)
     )
-    fresh = objective.PatchDiscriminator(1).state_dict()
+    fresh = objective.PatchDiscriminator(1, base=4).state_dict()
     assert any((tensors[f"discriminator.{k}"] - v).abs().max() > 1e-4 for k, v in fresh.items())
     assert progress.kept_step == 4
     assert not same(averaged_generator(tmp_path / CHECKPOINT)[0], start)
