@@ -63,7 +63,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     stages.add_argument("--batch", type=int, help="crops a step (8)")
     stages.add_argument("--crop", type=int, help="width of a crop in pixels (96)")
     stages.add_argument(
-        "--learning-rate", type=float, help="of Adam (1e-3; with --finetune 2e-4; gan stage: 5e-5)"
+        "--learning-rate", type=float, help="of Adam (1e-3; with --finetune 2e-4; gan stage: 1e-4)"
     )
     stages.add_argument("--pixel-loss", choices=("l1", "charbonnier"), help="l1 (default)")
     stages.add_argument("--ssim-weight", type=float, help="of SSIM, of one scale, in the loss (0)")

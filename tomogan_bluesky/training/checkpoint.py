@@ -99,7 +99,8 @@ def restore(
     Raises
     ------
     ModelNotFoundError, TrainingError
-        As `read_checkpoint`, and a checkpoint of another configuration.
+        As `read_checkpoint`, and a checkpoint of another configuration, or of another version's
+        networks.
     """
     saved, progress, tensors = read_checkpoint(path)
     if saved != config:
@@ -109,7 +110,12 @@ def restore(
             "resume with the same settings, or start anew"
         )
     for name, module in modules.items():
-        module.load_state_dict(_part(tensors, name))
+        try:
+            module.load_state_dict(_part(tensors, name))
+        except RuntimeError as error:
+            raise TrainingError(
+                f"{path}: expected the {name} of this version, got another one's; start anew"
+            ) from error
     for name, optimiser in optimisers.items():
         _restore_optimiser(optimiser, _part(tensors, name))
     return progress

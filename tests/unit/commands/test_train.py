@@ -93,7 +93,7 @@ def test_both_stages_and_the_command_that_repeats_them(tmp_path, capsys):
     card = json.loads(capsys.readouterr().out)
     pixel, gan = card["training"]["stages"]
     assert (pixel["config"]["stage"], gan["config"]["stage"]) == ("pixel", "gan")
-    assert (pixel["config"]["learning_rate"], gan["config"]["learning_rate"]) == (1e-3, 5e-5)
+    assert (pixel["config"]["learning_rate"], gan["config"]["learning_rate"]) == (1e-3, 1e-4)
     assert gan["history"][-1]["discriminator"] > 0
     again = shlex.split(card["training_command"].replace("DIR", str(tmp_path / "b")))[2:]
     again += shlex.split(cache)

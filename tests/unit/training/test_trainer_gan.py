@@ -3,6 +3,8 @@
 import pytest
 import torch
 from pydantic import ValidationError
+from safetensors import safe_open
+from safetensors.torch import save_file
 from unit.training.discs import discs, gan_config
 
 from tomogan_bluesky.errors import CollapseError, ModelError, ModelNotFoundError, TrainingError
@@ -86,6 +88,18 @@ def test_resumed_gan_stage_gives_the_same_bits(pairs, start, tmp_path, backbone)
     assert whole[2].keys() == cut[2].keys()
     assert all(torch.equal(v, cut[2][k]) for k, v in whole[2].items())
     assert whole[1].history[-1] == cut[1].history[-1]
+
+
+def test_a_checkpoint_of_another_versions_networks(pairs, start, tmp_path):
+    path = tmp_path / CHECKPOINT
+    run(pairs, start, tmp_path, config())
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    tensors = read_checkpoint(path)[2]
+    tensors["discriminator.former"] = tensors.pop("discriminator.layers.0.bias")
+    save_file(tensors, path, metadata)
+    with pytest.raises(TrainingError, match="expected the discriminator of this version, got"):
+        train(config(), [pairs], tmp_path, path, validation=pairs)
 
 
 class Interrupted(Exception):
