@@ -1,14 +1,13 @@
-"""The way of projections onto a Cartesian grid in Fourier space, and from there to slices.
+"""The way of projections onto a Cartesian grid in Fourier space, from which `inverse` goes on.
 
-Enters: attenuation sinograms (slice, projection, column). Leaves: slices (slice, y, x) in 1/pixel.
-`gridrec` goes it with a whole scan at once; `incremental`, with projections as they come.
+Enters: attenuation sinograms (slice, projection, column). Leaves: what the cells of the grid are
+made of. `gridrec` goes this way with a whole scan at once; `incremental`, with projections as they
+come.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,8 +17,8 @@ from torch.nn import functional as F
 
 from ..geometry import ScanGeometry
 from .filters import apply_response, filter_response
+from .inverse import cut
 from .kernel import FourierGrid
-from .threads import Threads
 
 if TYPE_CHECKING:  # reconstruction needs numpy and torch only, and this needs pydantic
     from ..config import FilterName
@@ -33,9 +32,9 @@ _BLOCK_SAMPLES = {"cpu": 2**15 - 1, "cuda": 2**40}
 # The first projections of a scan, which are added last. What they count depends on whether the very
 # last ones, half a turn later, show the same: who takes projections as they come learns it then.
 _HELD = 16
-# Complex values, of all slices, that go through a transform at once, so that they stay in the
-# processor's cache on their way.
-_TILE = {"cpu": 2**16, "cuda": 2**40}
+# The grid is transposed where the sine of the first angle is smaller. Scans begin at 0, some at a
+# right angle or in the middle between the two; but not just here, where rounding could decide.
+_TRANSPOSED = 0.8
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Block:
     Attributes
     ----------
     projections : slice
-    sign : torch.Tensor, float32, shape (projection, 1)
+    signs : int or torch.Tensor
         See `Gridding.signs`.
     cells : torch.Tensor, int64, shape (cell,)
         Those that are reached.
@@ -58,36 +57,22 @@ class Block:
     """
 
     projections: slice
-    sign: torch.Tensor
+    signs: int | torch.Tensor
     cells: torch.Tensor
     offsets: torch.Tensor
     rows: torch.Tensor
     weights: torch.Tensor
 
 
-class Scratch:
-    """Memory for intermediate results that is used again.
-
-    To touch fresh pages costs a processor more than to compute on them.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._memory = torch.empty(0, device=device)
-
-    def __call__(self, *shape: int) -> torch.Tensor:
-        """Float32, not initialised; what was given before is overwritten."""
-        size = math.prod(shape)
-        if len(self._memory) < size:
-            with torch.inference_mode(False):  # what is made there can't be written to elsewhere
-                self._memory = torch.empty(size, device=self._memory.device)
-        return self._memory[:size].view(shape)
-
-
 class Gridding:
-    """Samples of projections, their places on the grid, and slices from the grid.
+    """Samples of projections, and their places on the grid.
 
     What has arrived of some slices may be held by a *state*, float32, shape (row, slice, 2): real
     and imaginary parts of the grid's cells, followed by room for the samples of one block.
+
+    The grid is transposed or not so that the projections that a scan begins and ends with, half a
+    turn later, lie across its columns and reach few of them: the others can be transformed before
+    the last projection comes.
 
     Parameters
     ----------
@@ -104,6 +89,8 @@ class Gridding:
     Attributes
     ----------
     device : torch.device
+    n_columns : int
+        Of the detector.
     grid : FourierGrid
     n_cells : int
         Of the grid.
@@ -113,9 +100,6 @@ class Gridding:
         Most projections in a block.
     spans : list of slice
         The projections of each block, in the order in which blocks are added.
-    tiles : list of slice
-        The columns of the grid that go through the inverse transform at once. The first are those
-        that mirror each other, see `FourierGrid.fold`.
     """
 
     def __init__(
@@ -127,10 +111,11 @@ class Gridding:
         block: int | None = None,
     ) -> None:
         self.device = torch.device(device)
-        self.grid = grid = FourierGrid(geometry, oversampling, device=device)
+        self.n_columns = geometry.n_columns
+        transposed = is_transposed(geometry.theta)
+        self.grid = grid = FourierGrid(geometry, oversampling, device=device, transposed=transposed)
         self.n_cells = math.prod(grid.shape)
         self.n_samples = grid.n_frequencies + 1
-        self._half = Scratch(self.device)
         response = filter_response(filter, grid.size) / grid.size
         response[0] /= 2  # this sample is its own mirror image, which fold() adds to each
         phase = F.pad(grid.centre_phase, (0, 1))
@@ -139,19 +124,21 @@ class Gridding:
         self.length = min(block or most, most, geometry.n_angles)
         held = min(_HELD, geometry.n_angles)
         later, first = (
-            _cut(start, end, self.length) for start, end in ((held, geometry.n_angles), (0, held))
+            cut(start, end, self.length) for start, end in ((held, geometry.n_angles), (0, held))
         )
         if block is not None and later:
             later[-1:] = _halved(later[-1])
         self.spans = [*later, *first]
-        mirrored = 2 * grid.margin + 1
-        # An odd number: lines a power of two apart would push each other out of the cache.
-        columns = _TILE[self.device.type] // (BATCH[self.device.type] * grid.size) | 1
-        self.tiles = [slice(0, mirrored), *_cut(mirrored, grid.shape[0], columns)]
 
-    def signs(self, theta: np.ndarray) -> torch.Tensor:
-        """-1 for projections that enter as their conjugates: float32, shape (projection, 1)."""
-        return torch.where(self.grid.conjugated_at(theta), -1.0, 1.0)[:, None].to(self.device)
+    def signs(self, theta: np.ndarray) -> int | torch.Tensor:
+        """-1 for projections that enter as their conjugates, 1 for others.
+
+        One number where all are alike; else float32, shape (projection, 1).
+        """
+        conjugated = self.grid.conjugated_at(theta)
+        if conjugated.all() or not conjugated.any():
+            return -1 if conjugated[0] else 1
+        return torch.where(conjugated, -1.0, 1.0)[:, None].to(self.device)
 
     def terms(
         self, theta: np.ndarray, shares: np.ndarray
@@ -199,27 +186,33 @@ class Gridding:
         rows[is_sample], rows[~is_sample] = (samples + self.n_cells).int(), reached
         terms = torch.ones(len(rows))
         terms[is_sample] = weights
-        tensors = (self.signs(theta), reached.long(), offsets.int(), rows, terms)
-        return Block(projections, *(tensor.to(self.device) for tensor in tensors))
+        tensors = (reached.long(), offsets.int(), rows, terms)
+        on_device = (tensor.to(self.device) for tensor in tensors)
+        return Block(projections, self.signs(theta), *on_device)
 
     def state_shape(self, n_slices: int) -> tuple[int, int, int]:
         """Shape of a state of some slices, which is all zeros before the first projection."""
         return self.n_cells + self.length * self.n_samples, n_slices, 2
 
-    def sample(self, attenuation: torch.Tensor, sign: torch.Tensor, out: torch.Tensor) -> None:
+    def sample(
+        self, attenuation: torch.Tensor, signs: int | torch.Tensor, out: torch.Tensor
+    ) -> None:
         """The samples of projections: transformed and filtered.
 
         Parameters
         ----------
         attenuation : torch.Tensor, float32, shape (slice, projection, column)
-        sign : torch.Tensor
+        signs : int or torch.Tensor
             `signs` of the projections.
         out : torch.Tensor, float32, shape (projection * n_samples, slice, 2)
             Is filled.
         """
         spectra = torch.fft.rfft(attenuation, self.grid.size)
         apply_response(spectra, self._response)
-        torch.view_as_real(spectra)[..., 1] *= sign
+        if isinstance(signs, torch.Tensor):
+            torch.view_as_real(spectra)[..., 1] *= signs
+        elif signs < 0:
+            spectra = spectra.conj()  # nothing yet: it comes with the copy
         torch.view_as_complex(out).copy_(spectra.flatten(1).T)
 
     def add(self, state: torch.Tensor, block: Block, attenuation: torch.Tensor) -> None:
@@ -232,87 +225,18 @@ class Gridding:
         attenuation : torch.Tensor, float32, shape (slice, projection, column)
             The block's projections of the state's slices.
         """
-        n_samples = len(block.sign) * self.n_samples
-        self.sample(attenuation, block.sign, state[self.n_cells : self.n_cells + n_samples])
+        n_samples = attenuation.shape[1] * self.n_samples
+        self.sample(attenuation, block.signs, state[self.n_cells : self.n_cells + n_samples])
         table = state.flatten(1)
         sums = F.embedding_bag(
             block.rows, table, block.offsets, mode="sum", per_sample_weights=block.weights
         )
         table.index_copy_(0, block.cells, sums)
 
-    def reserve(self, n_slices: int) -> None:
-        """Touch the memory that the transform of some slices will take, while there is time."""
-        self._half(*self._half_shape(n_slices)).zero_()
 
-    def _half_shape(self, n_slices: int) -> tuple[int, int, int, int]:
-        """Of slices that are transformed along the columns of the grid, cut to a slice's rows.
-
-        Which are a little wider: lines a power of two apart push each other out of the cache.
-        """
-        n = len(self.grid.roll_off)
-        return n_slices, self.n_samples, n + (8 - n) % 16, 2
-
-    def slices(self, state: torch.Tensor, out: torch.Tensor, step: float, threads: Threads) -> None:
-        """Slices of a state, which is not changed; see `transform`."""
-
-        def tile(index: int) -> torch.Tensor:
-            columns = self.tiles[index]
-            return state[columns.start * self.grid.size : columns.stop * self.grid.size]
-
-        self.transform(tile, out, step, threads)
-
-    def transform(
-        self,
-        tile: Callable[[int], torch.Tensor],
-        out: torch.Tensor,
-        step: float,
-        threads: Threads,
-    ) -> None:
-        """Slices of a grid: the inverse transform, cut to their pixels after each axis.
-
-        Transforms of contiguous rows only: the bits of strided ones depend on how many there are.
-
-        Parameters
-        ----------
-        tile : callable
-            Gives the cells of one of the `tiles` by its index, float32, shape (cell, slice, 2).
-        out : torch.Tensor, float32, shape (slice, y, x)
-            Is filled, in 1/pixel.
-        step : float
-            Angle in radians that a projection of share 1 stands for.
-        threads : Threads
-        """
-        grid = self.grid
-        factor = grid.roll_off * step
-        n_slices, n = out.shape[:2]
-        top, left = grid.corner
-        half = torch.view_as_complex(self._half(*self._half_shape(n_slices)))
-        n_parts = math.ceil(n * self.n_samples / _TILE[self.device.type])
-        rows = _cut(0, n, math.ceil(n / n_parts))
-
-        def along_columns(index: int) -> None:
-            spectra = torch.view_as_complex(tile(index)).view(-1, grid.size, n_slices)
-            if index == 0:
-                spectra, first = grid.fold(spectra), 0
-            else:
-                first = self.tiles[index].start - grid.margin
-            lines = torch.fft.ifft(spectra.permute(2, 0, 1).contiguous(), norm="forward")
-            half[:, first : first + lines.shape[1], :n] = lines[..., top : top + n]
-
-        def along_rows(index: int, part: slice) -> None:
-            lines = half[index, :, part].T.contiguous()
-            lines[:, -1] *= 2  # see fold
-            full = torch.fft.irfft(lines, grid.size, norm="forward")
-            torch.mul(full[:, left : left + n], factor[part], out=out[index, part])
-
-        threads.map(along_columns, range(len(self.tiles)))
-        parts = itertools.product(range(n_slices), rows)
-        threads.map(along_rows, *zip(*parts, strict=True))
-
-
-def _cut(start: int, end: int, length: int) -> list[slice]:
-    """A range in parts of some length, the last of which may be shorter."""
-    return [slice(i, min(i + length, end)) for i in range(start, end, length)]
+def is_transposed(theta: np.ndarray) -> bool:
+    """Whether the grid of a scan at these angles is transposed."""
+    return bool(abs(math.sin(theta[0])) < _TRANSPOSED)
 
 
 def _halved(span: slice) -> list[slice]:

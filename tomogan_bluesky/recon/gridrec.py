@@ -21,7 +21,8 @@ from torch.nn import functional as F
 
 from ..geometry import ScanGeometry
 from .checks import check_attenuation
-from .gridding import BATCH, Gridding, Scratch
+from .gridding import BATCH, Gridding
+from .inverse import InverseTransform, Scratch
 from .kernel import KERNEL_WIDTH
 from .threads import Threads
 
@@ -70,6 +71,7 @@ class Gridrec:
         self.device = torch.device(device)
         self._gridding = gridding = Gridding(geometry, filter, oversampling, device)
         self.origin = gridding.grid.origin
+        self._inverse = InverseTransform(gridding.grid, self.device, BATCH[self.device.type])
         shares = geometry.shares
         self._step = math.pi / float(shares.sum())
         self._samples = Scratch(self.device)
@@ -108,7 +110,7 @@ class Gridrec:
             weights[place] = weight
             free[reached] += count.int()
         bags = []
-        for tile in gridding.tiles:
+        for tile in self._inverse.tiles:
             begin = offsets[tile.start * grid.size : tile.stop * grid.size]
             start, stop = int(begin[0]), int(free[tile.stop * grid.size - 1])
             bag = (samples[start:stop], begin - start, weights[start:stop])
@@ -151,18 +153,19 @@ class Gridrec:
         gridding = self._gridding
         n_samples = self.geometry.n_angles * gridding.n_samples
         samples = self._samples(n_samples, len(images), 2)
+        half = self._inverse.half(len(images))
 
-        def sample(chunk: slice, sign: torch.Tensor) -> None:
-            first = chunk.start * gridding.n_samples
-            out = samples[first : first + len(sign) * gridding.n_samples]
-            gridding.sample(sinograms[:, chunk], sign, out)
+        def sample(chunk: slice, signs: int | torch.Tensor) -> None:
+            some = slice(chunk.start * gridding.n_samples, chunk.stop * gridding.n_samples)
+            gridding.sample(sinograms[:, chunk], signs, samples[some])
 
-        def tile(index: int) -> torch.Tensor:
-            rows, offsets, weights = self._bags[index]
-            sums = F.embedding_bag(
+        def transform(columns: slice, bag: tuple[torch.Tensor, ...]) -> None:
+            rows, offsets, weights = bag
+            cells = F.embedding_bag(
                 rows, samples.flatten(1), offsets, mode="sum", per_sample_weights=weights
             )
-            return sums.unflatten(1, (-1, 2))
+            self._inverse.along_columns(cells.unflatten(1, (-1, 2)), columns, half)
 
         threads.map(sample, self._chunks, self._signs)
-        gridding.transform(tile, images, self._step, threads)
+        threads.map(transform, self._inverse.tiles, self._bags)
+        self._inverse.along_rows(half, images, self._step, threads)

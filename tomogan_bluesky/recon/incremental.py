@@ -2,15 +2,14 @@
 
 Enters: the attenuation of one projection at a time, in any order. Leaves: at any time a preview
 of some slices, and after the last projection the slices that `gridrec` makes of all sinograms, to
-the bit. What has arrived is kept in Fourier space, where what is left to do in the end is one
-inverse transform a slice.
+the bit. What has arrived is kept in Fourier space, and transformed back as far as nothing will be
+added to it: what is left to do in the end is half an inverse transform a slice.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from itertools import repeat
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,9 +17,11 @@ import torch
 
 from ..errors import ReconstructionError
 from ..geometry import ScanGeometry
+from .arrivals import Arrivals
 from .checks import first_not_finite
 from .filters import transform_size
-from .gridding import BATCH, Block, Gridding
+from .gridding import Block, Gridding, is_transposed
+from .running import RunningGrid
 from .threads import Threads
 
 if TYPE_CHECKING:  # reconstruction needs numpy and torch only, and this needs pydantic
@@ -28,6 +29,9 @@ if TYPE_CHECKING:  # reconstruction needs numpy and torch only, and this needs p
 
 Retained = Callable[[slice], torch.Tensor]
 """Attenuation (slice, projection, column) of consecutive projections that have arrived before."""
+
+# Radians by which angles may turn out to be others than expected: a step or more of most scans.
+_TOLERANCE = 0.01
 
 
 def state_bytes(geometry: ScanGeometry, oversampling: float = 1.5) -> int:
@@ -53,6 +57,10 @@ class IncrementalGridrec:
     not change the `ScanGeometry.shares`, such as the jitter of an encoder; or in whether the last
     angle is half a turn from the first, which only matters to blocks that are added in the end.
 
+    Columns of the grid that no further projection is expected to reach are transformed at once.
+    Should one reach them, at an angle that is off by more than a hundredth of a radian, all that
+    was added is computed again from what is retained.
+
     Parameters
     ----------
     geometry : ScanGeometry
@@ -65,8 +73,8 @@ class IncrementalGridrec:
         Projections in a block. The result does not depend on it, its bits included.
     retained : callable, optional
         Gives the attenuation of projections again that have been added, from what is kept of the
-        scan. Only `replace` needs it. What replaced a projection is remembered here, and need not
-        be in it.
+        scan. Only `replace`, and angles far from those expected, need it. What replaced a
+        projection is remembered here, and need not be in it.
 
     Attributes
     ----------
@@ -75,8 +83,6 @@ class IncrementalGridrec:
     origin : tuple of int
         Pixel (row, column) of the rotation axis in the slices.
     n_slices : int
-    arrived : numpy.ndarray, bool, shape (angle,)
-        Projections that have arrived.
     """
 
     def __init__(
@@ -93,26 +99,16 @@ class IncrementalGridrec:
         self.n_slices = n_slices
         self._gridding = Gridding(geometry, filter, oversampling, device, block)
         self.origin = self._gridding.grid.origin
-        self._shares = geometry.shares
-        self._theta = geometry.theta.copy()
-        self._true: np.ndarray | None = None  # shares, once all angles are known
-        self._planned: dict[int, Block] = {}
-        spans = self._gridding.spans
-        lengths = [span.stop - span.start for span in spans]
-        self._place_of = np.empty(geometry.n_angles, dtype=int)
-        self._place_of[np.r_[*spans]] = np.repeat(np.arange(len(spans)), lengths)
-        self.arrived = np.zeros(geometry.n_angles, dtype=bool)
+        self._arrivals = Arrivals(geometry, self._gridding, n_slices)
+        self._grid = RunningGrid(self._gridding, n_slices)
+        self._finishes_early = True
         self._retained = retained
         self._superseding: dict[int, torch.Tensor] = {}
-        self._waiting: dict[int, torch.Tensor] = {}
-        self._n_added = 0
-        batch = BATCH[self._gridding.device.type]
-        self._rows = [slice(i, min(i + batch, n_slices)) for i in range(0, n_slices, batch)]
-        self._states = [
-            torch.zeros(self._gridding.state_shape(rows.stop - rows.start), device=device)
-            for rows in self._rows
-        ]
-        self._gridding.reserve(min(batch, n_slices))
+
+    @property
+    def arrived(self) -> np.ndarray:
+        """Projections that have arrived: bool, shape (angle,)."""
+        return self._arrivals.arrived
 
     def add(self, index: int, projection: torch.Tensor, theta: float | None = None) -> None:
         """Take a projection that has arrived.
@@ -130,7 +126,7 @@ class IncrementalGridrec:
         ------
         ReconstructionError
             A shape that does not fit, values that are not finite, or an index that does not exist
-            or has arrived before.
+            or has arrived before; or an angle far from that expected, with nothing retained.
         """
         self._check(index, projection)
         if self.arrived[index]:
@@ -138,9 +134,8 @@ class IncrementalGridrec:
                 f"projection {index}: expected each projection once, this one has arrived before; "
                 "if it supersedes the first, replace() it"
             )
-        self.arrived[index] = True
         self._turn(index, theta)
-        self._wait(index, projection)
+        self._arrivals.wait(index, projection)
         if not self.arrived.all():  # else what is left goes faster in preview(), by many threads
             self._advance()
 
@@ -166,8 +161,8 @@ class IncrementalGridrec:
             raise ReconstructionError(
                 f"projection {index}: expected one that has arrived to be replaced; add() this one"
             )
-        place = int(self._place_of[index])
-        waits = place in self._waiting
+        place = self._arrivals.place(index)
+        waits = place in self._arrivals.waiting
         if self._retained is not None:
             self._superseding[index] = projection.clone()
         elif not waits:
@@ -175,14 +170,11 @@ class IncrementalGridrec:
                 f"projection {index}: can't be replaced, for its block has been added to the grid "
                 "and projections are not retained; make this object with retained="
             )
+        if place < self._grid.n_added:
+            self._begin_again()
         self._turn(index, theta)
         if waits:
-            self._wait(index, projection)
-        elif place < self._n_added:
-            self._n_added = 0
-            self._true = None
-            for state in self._states:
-                state.zero_()
+            self._arrivals.wait(index, projection)
 
     def preview(self, slices: slice | list[int]) -> torch.Tensor:
         """Reconstruct some slices from the projections that have arrived so far.
@@ -213,25 +205,9 @@ class IncrementalGridrec:
         images = torch.empty((len(chosen), n, n), device=self._gridding.device)
         with Threads(self._gridding.device) as threads:
             self._advance(threads)
-            shares, blocks = self._shares_by_now()
+            shares, waiting = self._arrivals.by_now(self._grid.n_added)
             step = math.pi / float(shares[self.arrived].sum())
-            for rows, state in zip(self._rows, self._states, strict=True):
-                places = np.flatnonzero((chosen >= rows.start) & (chosen < rows.stop))
-                if len(places) == 0:
-                    continue
-                part = slice(places[0], places[0] + rows.stop - rows.start)
-                all_of_it = np.array_equal(chosen[part], np.arange(self.n_slices)[rows])
-                if not self._waiting and all_of_it:
-                    self._gridding.slices(state, images[part], step, threads)
-                    continue
-                inside = torch.from_numpy(chosen[places] - rows.start).to(state.device)
-                extended = state[:, inside]
-                for place, block in blocks.items():
-                    attenuation = self._waiting[place][rows][inside]
-                    self._gridding.add(extended, block, attenuation)
-                some = torch.empty((len(places), n, n), device=images.device)
-                self._gridding.slices(extended, some, step, threads)
-                images[torch.from_numpy(places).to(images.device)] = some
+            self._grid.slices(chosen, images, step, threads, waiting)
         return images
 
     def result(self, slices: slice = slice(None)) -> torch.Tensor:
@@ -266,7 +242,8 @@ class IncrementalGridrec:
                 f"arrived (the first is {missing[0]}); look at a preview, or reconstruct with a "
                 "geometry of those that have"
             )
-        if not np.array_equal(self._settle(), self._shares):
+        settled = self._arrivals.settle(self._grid.n_added)
+        if not settled or is_transposed(self._arrivals.theta) != self._gridding.grid.transposed:
             return (
                 "expected angles that are spaced as those that this object was made with, but the "
                 "true ones are not, and each projection counts differently; reconstruct them "
@@ -291,97 +268,43 @@ class IncrementalGridrec:
                 f"slice {bad[0]}, column {bad[1]}; look at the dark and flat fields there"
             )
 
-    def _shares_by_now(self) -> tuple[np.ndarray, dict[int, Block]]:
-        """What projections count if the scan ends now, and the blocks that wait, planned with it.
-
-        Where it changes nothing for those that are added already; else, what is expected.
-        """
-        shares, spans = self._shares, self._gridding.spans
-        if self._waiting and not self.arrived.all():
-            centre, n_columns = self.geometry.rotation_centre, self.geometry.n_columns
-            now = ScanGeometry(self._theta[self.arrived], centre, n_columns).shares
-            by_now = shares.copy()
-            by_now[self.arrived] = now
-            added = np.r_[*spans[: self._n_added]] if self._n_added else np.empty(0, dtype=int)
-            if np.array_equal(by_now[added], shares[added]):
-                shares = by_now
-        blocks = {}
-        for place in sorted(self._waiting):
-            span = spans[place]
-            if np.array_equal(shares[span], self._shares[span]):
-                blocks[place] = self._block(place)
-            else:
-                blocks[place] = self._gridding.plan(span, self._theta[span], shares[span])
-        return shares, blocks
-
     def _turn(self, index: int, theta: float | None) -> None:
-        """Note the true angle of a projection."""
-        if theta is not None and theta != self._theta[index]:
-            self._theta[index] = theta
-            self._true = None
-            self._planned.pop(int(self._place_of[index]), None)
+        """Take the true angle of a projection that is not added yet."""
+        if theta is None:
+            return
+        if self._gridding.grid.reach(np.array([theta])) > self._grid.first_finished:
+            if self._retained is None:
+                raise ReconstructionError(
+                    f"projection {index}: expected an angle near {self._arrivals.theta[index]:.6g} "
+                    f"radians, got {theta:.6g}, and projections are not retained to compute again "
+                    "what is finished there; make this object with retained="
+                )
+            self._finishes_early = False
+            self._begin_again()
+        self._arrivals.turn(index, theta)
 
-    def _settle(self) -> np.ndarray:
-        """Now that all angles are known, let projections that are not added yet count truly.
-
-        Returns what each of them counts, which those that are added may have been taken not to.
-        """
-        if self._true is None:
-            expected = self.geometry
-            known = ScanGeometry(self._theta, expected.rotation_centre, expected.n_columns)
-            self._true = known.shares
-            for place, span in enumerate(self._gridding.spans):
-                due = place >= self._n_added
-                if due and not np.array_equal(self._true[span], self._shares[span]):
-                    self._shares[span] = self._true[span]
-                    self._planned.pop(place, None)
-        return self._true
-
-    def _block(self, place: int) -> Block:
-        """The plan of a block: made when it is needed, and kept while it waits."""
-        if place not in self._planned:
-            span = self._gridding.spans[place]
-            self._planned[place] = self._gridding.plan(span, self._theta[span], self._shares[span])
-        return self._planned[place]
-
-    def _wait(self, index: int, projection: torch.Tensor) -> None:
-        """Keep a projection until its block is added."""
-        place = int(self._place_of[index])
-        span = self._gridding.spans[place]
-        if place not in self._waiting:
-            n_projections = span.stop - span.start
-            shape = (self.n_slices, n_projections, self.geometry.n_columns)
-            self._waiting[place] = torch.zeros(shape, device=self._gridding.device)
-        self._waiting[place][:, index - span.start] = projection
+    def _begin_again(self) -> None:
+        self._grid.clear()
+        self._arrivals.begin_again()
 
     def _advance(self, threads: Threads | None = None) -> None:
         """Add the blocks that are complete and next in order."""
+        arrivals, grid, spans = self._arrivals, self._grid, self._gridding.spans
         if self.arrived.all():
-            self._settle()
-        while self._n_added < len(self._gridding.spans):
-            if not self.arrived[self._gridding.spans[self._n_added]].all():
-                break
-            block = self._block(self._n_added)
-            attenuation = self._waiting.get(self._n_added)
+            arrivals.settle(grid.n_added)
+        n_before = grid.n_added
+        while grid.n_added < len(spans) and arrivals.is_complete(grid.n_added):
+            place = grid.n_added
+            block = arrivals.block(place)
+            attenuation = arrivals.waiting.get(place)
             if attenuation is None:
                 attenuation = self._again(block)
-            each = self._states, repeat(block), [attenuation[rows] for rows in self._rows]
-            if threads is None:
-                for some in zip(*each, strict=False):
-                    self._gridding.add(*some)
-            else:
-                threads.map(self._gridding.add, *each)
-            self._waiting.pop(self._n_added, None)
-            del self._planned[self._n_added]
-            self._n_added += 1
-        self._plan_ahead()
-
-    def _plan_ahead(self) -> None:
-        """Plan blocks that are complete and wait for others, while there is time."""
-        for place in self._waiting:
-            if place not in self._planned and self.arrived[self._gridding.spans[place]].all():
-                self._block(place)
-                return
+            grid.add(block, attenuation, threads)
+            arrivals.forget(place)
+        if threads is None and self._finishes_early and grid.n_added > n_before:
+            to_come = arrivals.theta[np.r_[*spans[grid.n_added :]]]
+            grid.finish(self._gridding.grid.reach(to_come, _TOLERANCE))
+        arrivals.plan_ahead()
 
     def _again(self, block: Block) -> torch.Tensor:
         """Attenuation of a block that was added before, from what is retained."""

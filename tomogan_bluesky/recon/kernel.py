@@ -71,6 +71,9 @@ class FourierGrid:
     weights move the rotation axis to the middle of the transform, so that slices are cut from it
     in one piece.
 
+    A transposed grid is that of the transposed slice: what is said here of columns, and of the left
+    half plane, holds of the plane's rows, and of its upper half.
+
     Parameters
     ----------
     geometry : ScanGeometry
@@ -79,11 +82,13 @@ class FourierGrid:
     kernel_width : int
         Even number of grid points, along each axis, that take part in a sample.
     device : str or torch.device
+    transposed : bool
 
     Attributes
     ----------
     size : int
         Rows of the grid, and length of the transform of a projection.
+    transposed : bool
     n_frequencies : int
         Samples of a projection, ``size // 2``.
     margin : int
@@ -93,8 +98,8 @@ class FourierGrid:
         Projections whose samples enter as their conjugates.
     centre_phase : torch.Tensor, complex128, shape (frequency,)
         Factor that moves the origin of a projection from column 0 to the rotation axis.
-    roll_off : torch.Tensor, float32, shape (n_columns, n_columns)
-        Factor on the slice (y, x) that undoes the kernel's effect.
+    roll_off : tuple of torch.Tensor, float64, shape (n_columns,)
+        Factors on the rows and on the columns of the slice that undo the kernel's effect.
     origin : tuple of int
         Pixel (row, column) of the rotation axis.
     corner : tuple of int
@@ -112,6 +117,7 @@ class FourierGrid:
         oversampling: float,
         kernel_width: int = KERNEL_WIDTH,
         device: str | torch.device = "cpu",
+        transposed: bool = False,
     ) -> None:
         n = geometry.n_columns
         if not oversampling >= 1:
@@ -119,6 +125,7 @@ class FourierGrid:
                 f"oversampling: expected a grid of at least the slice's width, got {oversampling:g}"
                 " widths"
             )
+        self.transposed = transposed
         self.size = transform_size(oversampling * n)
         self.n_frequencies = self.size // 2
         self.margin = kernel_width // 2
@@ -135,8 +142,9 @@ class FourierGrid:
         self.conjugated = self.conjugated_at(geometry.theta).to(device)
 
         pixel = torch.arange(n, dtype=torch.float64)
-        y, x = (1 / self._kernel.transform((pixel - o) / self.size) for o in self.origin)
-        self.roll_off = torch.outer(y, x).float().to(device)
+        self.roll_off = tuple(
+            (1 / self._kernel.transform((pixel - o) / self.size)).to(device) for o in self.origin
+        )
         # Row indices that turn v into -v.
         self._mirror = torch.remainder(-torch.arange(self.size, device=device), self.size)
 
@@ -166,7 +174,24 @@ class FourierGrid:
 
     def conjugated_at(self, theta: np.ndarray) -> torch.Tensor:
         """Which projections at these angles enter as their conjugates: bool, on the CPU."""
-        return torch.cos(torch.tensor(theta)) < 0
+        return self._directions(theta)[0] < 0
+
+    def reach(self, theta: np.ndarray, tolerance: float = 0.0) -> int:
+        """Columns of the grid, counted from its first, that projections at these angles reach.
+
+        Parameters
+        ----------
+        theta : array, shape (projection,)
+        tolerance : float
+            Radians by which the angles may turn out to be others.
+        """
+        if len(theta) == 0:
+            return 0
+        steepest = float(self._directions(theta)[0].abs().max()) + tolerance
+        furthest = (
+            math.ceil(min(steepest, 1.0) * (self.n_frequencies - 1)) + self._kernel.width // 2
+        )
+        return min(self.margin + furthest, self.shape[0])
 
     def neighbours_at(self, theta: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """`neighbours` of projections at other angles than the geometry's."""
@@ -182,11 +207,16 @@ class FourierGrid:
 
     def _positions(self, theta: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Where samples lie, in columns and in rows of the grid: float64, shape (sample, 1)."""
-        angles = torch.tensor(theta)
-        sign = torch.where(self.conjugated_at(theta), -1.0, 1.0)
-        u = torch.outer(sign * torch.cos(angles), self._k)
-        v = torch.outer(-sign * torch.sin(angles), self._k)
+        u, v = self._directions(theta)
+        sign = torch.where(u < 0, -1.0, 1.0)
+        u, v = torch.outer(sign * u, self._k), torch.outer(sign * v, self._k)
         return u.view(-1, 1), v.view(-1, 1)
+
+    def _directions(self, theta: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Along columns and along rows of the grid: float64, shape (projection,)."""
+        angles = torch.tensor(theta)
+        u, v = torch.cos(angles), -torch.sin(angles)
+        return (v, u) if self.transposed else (u, v)
 
     def _points(self, position: torch.Tensor) -> torch.Tensor:
         """Grid points under the kernel along an axis: int32, shape (sample, point)."""

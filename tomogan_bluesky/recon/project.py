@@ -47,6 +47,7 @@ class Projector:
         self._grid = FourierGrid(geometry, oversampling, device=device)
         self.origin = self._grid.origin
         self._cells, self._weights = (a.to(device) for a in self._grid.neighbours())
+        self._roll_off = torch.outer(*self._grid.roll_off).float()
         self._response = self._grid.centre_phase.conj().to(torch.complex64)
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
@@ -81,7 +82,7 @@ class Projector:
         grid = self._grid
         before = grid.corner
         after = [grid.size - self.geometry.n_columns - corner for corner in before]
-        padded = F.pad(images * grid.roll_off, (before[1], after[1]))
+        padded = F.pad(images * self._roll_off, (before[1], after[1]))
         half = F.pad(torch.fft.rfft(padded).transpose(1, 2), (before[0], after[0]))
         return grid.unfold(torch.fft.fft(half).permute(1, 2, 0))
 

@@ -12,6 +12,7 @@ from tomogan_bluesky.errors import ReconstructionError
 from tomogan_bluesky.geometry import ScanGeometry
 from tomogan_bluesky.recon.gridrec import Gridrec
 from tomogan_bluesky.recon.incremental import IncrementalGridrec, state_bytes
+from tomogan_bluesky.recon.kernel import FourierGrid
 
 BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
 N_ANGLES, N_SLICES, N_COLUMNS = 75, 11, 64
@@ -46,6 +47,60 @@ def test_bits_are_those_of_the_batch(theta, block, order, sinograms):
     assert torch.equal(reconstruct.result(), batch)
     assert torch.equal(reconstruct.result(slice(5, 9)), batch[5:9])
     assert reconstruct.origin == Gridrec(geometry).origin
+
+
+@pytest.mark.parametrize(
+    ("first", "turn", "is_nearly_finished"),
+    [
+        (0, np.pi, True),
+        (0, -np.pi, True),
+        (np.pi, np.pi, True),
+        (-np.pi / 2, np.pi, True),
+        (0, 2 * np.pi, True),
+        (0.9, np.pi, False),
+        (0, 150 * GOLDEN[1], False),
+    ],
+    ids=["even", "reverse", "half-on", "right-angle", "full", "slanted", "golden"],
+)
+def test_only_a_few_columns_are_left_for_the_end(first, turn, is_nearly_finished):
+    geometry = ScanGeometry((first + np.arange(150) * turn / 150) % (2 * np.pi), 30.3, N_COLUMNS)
+    sinograms = torch.rand(3, 150, N_COLUMNS)
+    reconstruct = IncrementalGridrec(geometry, 3, block=4)
+    feed(reconstruct, sinograms, np.arange(149))
+    n_columns = reconstruct._gridding.grid.shape[0]
+    assert (reconstruct._grid.first_finished < 0.7 * n_columns) == is_nearly_finished
+    preview = reconstruct.preview([0, 2])
+    reconstruct.add(149, sinograms[:, -1])
+    batch = Gridrec(geometry)(sinograms)
+    assert torch.equal(reconstruct.result(), batch)
+    assert not torch.equal(preview, batch[[0, 2]])
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_reach_of_a_projection_is_its_last_column(transposed):
+    grid = FourierGrid(GEOMETRY, 1.5, transposed=transposed)
+    for theta in np.linspace(-4, 4, 41)[:, None]:
+        assert grid.reach(theta) == int(grid.cells_at(theta).max()) // grid.size + 1
+        assert grid.reach(theta) <= grid.reach(theta, 0.01) <= grid.reach(theta) + 1
+
+
+def test_angles_far_from_expected_need_what_is_retained(sinograms):
+    true = EVEN.copy()
+    true[[37, 70]] = true[[70, 37]]
+    options = {"retained": lambda projections: sinograms[:, projections]}
+    reconstruct = IncrementalGridrec(GEOMETRY, N_SLICES, **options)
+    for index in range(N_ANGLES):
+        reconstruct.add(index, sinograms[:, index], float(true[index]))
+    batch = Gridrec(ScanGeometry(true, 30.3, N_COLUMNS))(sinograms)
+    assert torch.equal(reconstruct.result(), batch)
+
+    reconstruct = IncrementalGridrec(GEOMETRY, N_SLICES)
+    feed(reconstruct, sinograms, range(70))
+    with pytest.raises(ReconstructionError, match=r"projection 70: .*near 2.93.*1.54.*retained="):
+        reconstruct.add(70, sinograms[:, 70], float(true[70]))
+    # Refused, it has not arrived, and may come with another angle.
+    feed(reconstruct, sinograms, range(70, N_ANGLES))
+    assert torch.equal(reconstruct.result(), Gridrec(GEOMETRY)(sinograms))
 
 
 @pytest.mark.parametrize("n_threads", [1, 2])
@@ -228,7 +283,7 @@ def test_refuses_retained_projections_that_do_not_fit(sinograms):
 def test_predicts_the_memory_of_its_state():
     geometry = ScanGeometry(EVEN, 250.0, 512)
     assert state_bytes(geometry) == pytest.approx(2.4e6, rel=0.02)
-    shape = IncrementalGridrec(geometry, 1, block=1)._states[0].shape
+    shape = IncrementalGridrec(geometry, 1, block=1)._grid._states[0].shape
     assert 4 * np.prod(shape) == pytest.approx(state_bytes(geometry), rel=0.01)
 
 
