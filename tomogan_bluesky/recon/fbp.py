@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from ..geometry import ScanGeometry
-from .checks import check_attenuation
+from .batches import in_batches
 from .filters import apply_response, filter_response, transform_size
 from .kernel import slice_origin
 
@@ -89,14 +89,11 @@ class FBP:
         ReconstructionError
             A shape that does not fit the geometry, or values that are not finite.
         """
-        check_attenuation(attenuation, self.geometry)
-        n = self.geometry.n_columns
-        volume = torch.empty((len(attenuation), n, n), device=self.device)
-        batch = _BATCH[self.device.type]
-        for first in range(0, len(attenuation), batch):
-            part = slice(first, first + batch)
-            self._back_project(self._filtered(attenuation[part]), out=volume[part])
-        return volume
+        n_slices = _BATCH[self.device.type]
+        return in_batches(attenuation, self.geometry, n_slices, self.device, self._reconstruct)
+
+    def _reconstruct(self, attenuation: torch.Tensor, images: torch.Tensor) -> None:
+        self._back_project(self._filtered(attenuation), out=images)
 
     def _filtered(self, attenuation: torch.Tensor) -> torch.Tensor:
         """Filtered projections on finer columns, one 0 before and two after, slices last."""

@@ -13,6 +13,7 @@ order, in which `incremental` takes them block by block, and comes to the same b
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +21,7 @@ import torch
 from torch.nn import functional as F
 
 from ..geometry import ScanGeometry
-from .checks import check_attenuation
+from .batches import in_batches
 from .gridding import BATCH, Gridding
 from .inverse import InverseTransform, Scratch
 from .kernel import KERNEL_WIDTH
@@ -135,20 +136,12 @@ class Gridrec:
         ReconstructionError
             A shape that does not fit the geometry, or values that are not finite.
         """
-        check_attenuation(attenuation, self.geometry)
-        n = self.geometry.n_columns
-        volume = torch.empty((len(attenuation), n, n), device=self.device)
-        batch = BATCH[self.device.type]
-        if len(attenuation) == 0:  # of which split() makes one part
-            return volume
+        n_slices = BATCH[self.device.type]
         with Threads(self.device) as threads:
-            for sinograms, images in zip(
-                attenuation.split(batch), volume.split(batch), strict=True
-            ):
-                self._reconstruct(sinograms, images, threads)
-        return volume
+            some = partial(self._reconstruct, threads)
+            return in_batches(attenuation, self.geometry, n_slices, self.device, some)
 
-    def _reconstruct(self, sinograms: torch.Tensor, images: torch.Tensor, threads: Threads) -> None:
+    def _reconstruct(self, threads: Threads, sinograms: torch.Tensor, images: torch.Tensor) -> None:
         """Slices that go through together."""
         gridding = self._gridding
         n_samples = self.geometry.n_angles * gridding.n_samples

@@ -226,8 +226,8 @@ class IncrementalGridrec:
         Raises
         ------
         ReconstructionError
-            Projections have not arrived, or their true angles have other `ScanGeometry.shares` than
-            the expected ones.
+            Projections have not arrived; or their true angles have other `ScanGeometry.shares` than
+            the expected ones, or begin elsewhere, about 0.93 radians from both axes.
         """
         if why := self.why_incomplete():
             raise ReconstructionError(f"result: {why}")
@@ -242,8 +242,14 @@ class IncrementalGridrec:
                 f"arrived (the first is {missing[0]}); look at a preview, or reconstruct with a "
                 "geometry of those that have"
             )
-        settled = self._arrivals.settle(self._grid.n_added)
-        if not settled or is_transposed(self._arrivals.theta) != self._gridding.grid.transposed:
+        theta, expected = self._arrivals.theta, self.geometry.theta
+        if is_transposed(theta) != is_transposed(expected):
+            return (
+                f"expected a scan that begins near {expected[0]:.6g} radians, got {theta[0]:.6g}, "
+                "and a reconstruction of the true angles would take another grid; reconstruct the "
+                "projections together"
+            )
+        if not self._arrivals.settle(self._grid.n_added):
             return (
                 "expected angles that are spaced as those that this object was made with, but the "
                 "true ones are not, and each projection counts differently; reconstruct them "
@@ -309,7 +315,7 @@ class IncrementalGridrec:
     def _again(self, block: Block) -> torch.Tensor:
         """Attenuation of a block that was added before, from what is retained."""
         first, stop = block.projections.start, block.projections.stop
-        assert self._retained is not None  # replace() saw to that
+        assert self._retained is not None  # who begins again saw to that
         attenuation = self._retained(block.projections).clone()
         shape = (self.n_slices, stop - first, self.geometry.n_columns)
         if tuple(attenuation.shape) != shape or not torch.isfinite(attenuation).all():

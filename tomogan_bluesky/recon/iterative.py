@@ -18,7 +18,7 @@ import torch
 from torch.nn import functional as F
 
 from ..geometry import ScanGeometry
-from .checks import check_attenuation
+from .batches import in_batches
 from .gridding import BATCH
 from .gridrec import Gridrec
 from .project import Projector
@@ -78,14 +78,11 @@ class _Iterative:
         ReconstructionError
             A shape that does not fit the geometry, or values that are not finite.
         """
-        check_attenuation(attenuation, self.geometry)
-        n = self.geometry.n_columns
-        volume = torch.empty((len(attenuation), n, n), device=self.device)
-        batch = BATCH[self.device.type]
-        for first in range(0, len(attenuation), batch):
-            part = slice(first, first + batch)
-            volume[part] = self._solve(attenuation[part])
-        return volume
+        n_slices = BATCH[self.device.type]
+        return in_batches(attenuation, self.geometry, n_slices, self.device, self._reconstruct)
+
+    def _reconstruct(self, attenuation: torch.Tensor, images: torch.Tensor) -> None:
+        images.copy_(self._solve(attenuation))
 
     def _solve(self, attenuation: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError

@@ -10,10 +10,8 @@ from torch.nn import functional as F
 from ..geometry import ScanGeometry
 from .checks import check_stack
 from .filters import apply_response
+from .gridding import BATCH
 from .kernel import FourierGrid
-
-# Slices that go through at once; see gridrec.
-_BATCH = {"cpu": 8, "cuda": 32}
 
 
 class Projector:
@@ -71,7 +69,7 @@ class Projector:
         n = self.geometry.n_columns
         check_stack(images, (n, n), "images", ("slice", "y", "x"))
         sinograms = torch.empty((len(images), self.geometry.n_angles, n), device=self.device)
-        batch = _BATCH[self.device.type]
+        batch = BATCH[self.device.type]
         for first in range(0, len(images), batch):
             part = slice(first, first + batch)
             sinograms[part] = self._lines(self._spectra(images[part]))

@@ -103,6 +103,14 @@ def test_angles_far_from_expected_need_what_is_retained(sinograms):
     assert torch.equal(reconstruct.result(), Gridrec(GEOMETRY)(sinograms))
 
 
+def test_refuses_a_scan_whose_first_angle_turns_the_grid(sinograms):
+    reconstruct = IncrementalGridrec(ScanGeometry(EVEN + 0.923, 30.3, N_COLUMNS), N_SLICES)
+    for index in range(N_ANGLES):
+        reconstruct.add(index, sinograms[:, index], EVEN[index] + 0.93)
+    with pytest.raises(ReconstructionError, match=r"begins near 0.923 .*got 0.93,.*together"):
+        reconstruct.result()
+
+
 @pytest.mark.parametrize("n_threads", [1, 2])
 def test_bits_of_larger_scans_are_those_of_the_batch(n_threads, one_or_more_threads):
     one_or_more_threads(n_threads)
