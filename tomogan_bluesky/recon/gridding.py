@@ -89,8 +89,6 @@ class Gridding:
     Attributes
     ----------
     device : torch.device
-    n_columns : int
-        Of the detector.
     grid : FourierGrid
     n_cells : int
         Of the grid.
@@ -111,7 +109,6 @@ class Gridding:
         block: int | None = None,
     ) -> None:
         self.device = torch.device(device)
-        self.n_columns = geometry.n_columns
         transposed = is_transposed(geometry.theta)
         self.grid = grid = FourierGrid(geometry, oversampling, device=device, transposed=transposed)
         self.n_cells = math.prod(grid.shape)

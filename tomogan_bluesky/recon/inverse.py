@@ -7,16 +7,19 @@ apart, are transformed: the bits of others depend on what is transformed with th
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
+from torch.nn import functional as F
 
 from .kernel import FourierGrid
 from .threads import Threads
 
-# Complex values that go through the transform along columns, and along rows, at once: they stay in
-# the processor's cache on their way.
-_AT_ONCE = {"cpu": (2**16, 2**17), "cuda": (2**40, 2**40)}
+# Complex values of all slices that are transformed along columns at once, and rows of one slice
+# along rows: few enough to stay in the processor's cache on their way, and to share its pages.
+_VALUES = {"cpu": 2**16, "cuda": 2**40}
+_ROWS = {"cpu": 256, "cuda": 2**40}
 
 
 class Scratch:
@@ -59,44 +62,54 @@ class InverseTransform:
     def __init__(self, grid: FourierGrid, device: torch.device, n_slices: int) -> None:
         self._grid = grid
         self._scratch = Scratch(device)
-        values, at_once = _AT_ONCE[device.type]
         mirrored = 2 * grid.margin + 1
         # An odd number: columns a power of two apart would push each other out of the cache.
-        self._width = values // (n_slices * grid.size) | 1
+        self._width = _VALUES[device.type] // (n_slices * grid.size) | 1
         self.tiles = [slice(0, mirrored), *self.parts(mirrored, grid.shape[0])]
         (top, left), (of_rows, of_columns) = grid.corner, grid.roll_off
         if grid.transposed:
             top, left, of_rows, of_columns = left, top, of_columns, of_rows
         n = len(of_rows)
-        self._top, self._left = slice(top, top + n), slice(left, left + n)
-        self._per_row = of_rows.float().repeat_interleave(2).view(-1, 2)  # also of imaginary parts
+        n_parts = math.ceil(n / _ROWS[device.type])
+        if top + n_parts * math.ceil(n / n_parts) > grid.size:  # the last part would not be whole
+            n_parts = 1
+        length = math.ceil(n / n_parts)
+        self._rows = cut(0, n, length)
+        self._top = slice(top, top + n_parts * length)
+        self._left = slice(left, left + n)
+        per_row = F.pad(of_rows, (0, n_parts * length - n)).float()
+        self._per_row = per_row.repeat_interleave(2).view(n_parts, length, 2)  # also of i times it
         self._per_column = of_columns
-        n_columns = grid.shape[0] - grid.margin
-        self._rows = cut(0, n, math.ceil(n / math.ceil(n * n_columns / at_once)))
 
     def parts(self, start: int, stop: int) -> list[slice]:
         """Columns from `start` to `stop`, as many at once as are transformed fastest."""
         return cut(start, stop, self._width)
 
-    def half(self, n_slices: int) -> list[torch.Tensor]:
+    def half(self, n_slices: int) -> torch.Tensor:
         """Memory for slices that are transformed along the columns of the grid alone.
 
-        Some rows of the slices at once, complex64, shape (slice, column of the half plane, row). It
-        is used again and again.
+        Complex64, shape (slice, column of the half plane, part, row): parts of some rows each are
+        apart, so that a part is close together. Used again and again.
         """
+        n_parts, length, _ = self._per_row.shape
         n_columns = self._grid.shape[0] - self._grid.margin
-        # A little wider: lines a power of two apart push each other out of the cache.
-        length = self._rows[0].stop
-        width = length + (8 - length) % 16
-        memory = torch.view_as_complex(
-            self._scratch(len(self._rows), n_slices, n_columns, width, 2)
-        )
-        return [
-            part[..., : rows.stop - rows.start]
-            for part, rows in zip(memory, self._rows, strict=True)
-        ]
+        shape = n_parts, n_slices, n_columns, _padded(2 * length) // 2, 2
+        return torch.view_as_complex(self._scratch(*shape))[..., :length].permute(1, 2, 0, 3)
 
-    def along_columns(self, cells: torch.Tensor, columns: slice, half: list[torch.Tensor]) -> None:
+    def places(self, columns: torch.Tensor) -> torch.Tensor:
+        """The same in the memory of the grid, for each column in its own.
+
+        Parameters
+        ----------
+        columns : torch.Tensor, float32, shape (cell, slice, 2)
+            The whole grid of some slices.
+        """
+        n_slices, (n_parts, length, _) = columns.shape[1], self._per_row.shape
+        each = torch.view_as_complex(columns).view(self._grid.shape[0], -1)
+        each = each[self._grid.margin :, : n_slices * n_parts * length]
+        return each.unflatten(1, (n_slices, n_parts, length)).transpose(0, 1)
+
+    def along_columns(self, cells: torch.Tensor, columns: slice, half: torch.Tensor) -> None:
         """Transform some columns.
 
         Parameters
@@ -105,23 +118,19 @@ class InverseTransform:
             Of these columns.
         columns : slice
             Of the grid: the first of the `tiles`, or any after it.
-        half : list of torch.Tensor
-            As `half` gives it, or with all rows in one; the places of these columns are filled.
+        half : torch.Tensor
+            As `half` or `places` gives it; the place of these columns is filled.
         """
         grid = self._grid
         spectra = torch.view_as_complex(cells).view(-1, grid.size, cells.shape[1])
         if columns.start == 0:
             spectra = grid.fold(spectra)
         lines = torch.fft.ifft(spectra.permute(2, 0, 1).contiguous(), norm="forward")
-        lines = torch.view_as_real(lines[..., self._top])
-        place, first = self.place(columns), 0
-        for part in half:
-            rows = slice(first, first + part.shape[2])
-            out = torch.view_as_real(part[:, place])
-            torch.mul(lines[:, :, rows], self._per_row[rows], out=out)
-            if columns.stop == grid.shape[0]:
-                out[:, -1] *= 2  # see fold
-            first = rows.stop
+        lines = lines[..., self._top].unflatten(2, self._per_row.shape[:2])
+        out = torch.view_as_real(half[:, self.place(columns)])
+        torch.mul(torch.view_as_real(lines), self._per_row, out=out)
+        if columns.stop == grid.shape[0]:
+            out[:, -1] *= 2  # see fold
 
     def place(self, columns: slice) -> slice:
         """Where some columns of the grid are in the half plane."""
@@ -130,7 +139,7 @@ class InverseTransform:
 
     def along_rows(
         self,
-        half: list[torch.Tensor],
+        half: torch.Tensor,
         out: torch.Tensor,
         step: float,
         threads: Threads,
@@ -140,35 +149,47 @@ class InverseTransform:
 
         Parameters
         ----------
-        half : list of torch.Tensor
+        half : torch.Tensor
             As the method of this name gives it, filled.
         out : torch.Tensor, float32, shape (slice, y, x)
             Is filled, in 1/pixel.
         step : float
             Angle in radians that a projection of share 1 stands for.
         threads : Threads
-        finished : torch.Tensor, optional, complex64, shape (slice, column, row)
-            The last columns, if they are elsewhere; else they are in `half`, too.
+        finished : torch.Tensor, optional
+            The last columns, if they are elsewhere, as `places` gives them.
         """
         factor = (self._per_column * step).float()
-        images = out.transpose(1, 2) if self._grid.transposed else out
 
-        def transform(index: int, part: torch.Tensor, rows: slice) -> None:
-            spectra = part[index]
+        def transform(index: int, part: int) -> None:
+            rows = self._rows[part]
+            spectra = half[index, :, part, : rows.stop - rows.start]
             if finished is not None:
                 # Just before it is used, and as far apart as the others: see the module.
-                spectra[len(spectra) - finished.shape[1] :] = finished[index, :, rows]
+                known = finished[index, :, part, : rows.stop - rows.start]
+                spectra[len(spectra) - len(known) :] = known
             lines = torch.fft.irfft(spectra.T, self._grid.size, norm="forward")
-            torch.mul(lines[:, self._left], factor, out=images[index, rows])
+            pixels = lines[:, self._left]
+            if self._grid.transposed:
+                # Lines a power of two apart are turned at half the speed.
+                turned = pixels.new_empty(len(pixels), _padded(len(factor)))[:, : len(factor)]
+                torch.mul(pixels, factor, out=turned)
+                out[index, :, rows] = turned.T
+            else:
+                torch.mul(pixels, factor, out=out[index, rows])
 
-        pieces = [
-            (index, part, rows)
-            for index in range(len(out))
-            for part, rows in zip(half, self._rows, strict=True)
-        ]
+        pieces = itertools.product(range(len(out)), range(len(self._rows)))
         threads.map(transform, *zip(*pieces, strict=True))
 
 
 def cut(start: int, stop: int, length: int) -> list[slice]:
     """A range in parts of some length, the last of which may be shorter."""
     return [slice(i, min(i + length, stop)) for i in range(start, stop, length)]
+
+
+def _padded(length: int) -> int:
+    """Floats that a line of some length takes.
+
+    An odd number of cache lines: those a power of two apart push each other out of the cache.
+    """
+    return length + (16 - length) % 32

@@ -41,8 +41,7 @@ class RunningGrid:
         self._gridding = gridding
         batch = BATCH[gridding.device.type]
         self._inverse = InverseTransform(gridding.grid, gridding.device, batch)
-        for part in self._inverse.half(min(batch, n_slices)):
-            part.zero_()  # touches it, while there is time
+        self._inverse.half(min(batch, n_slices)).zero_()  # touches it, while there is time
         self._rows = [slice(i, min(i + batch, n_slices)) for i in range(0, n_slices, batch)]
         self._states = [
             torch.zeros(gridding.state_shape(rows.stop - rows.start), device=gridding.device)
@@ -85,7 +84,7 @@ class RunningGrid:
         first = max(first, self._inverse.tiles[0].stop)
         for columns in self._inverse.parts(first, self.first_finished):
             for state in self._states:
-                cells, places = self._cells(state, columns), [self._places(state)]
+                cells, places = self._cells(state, columns), self._places(state)
                 self._inverse.along_columns(cells, columns, places)
         self.first_finished = min(first, self.first_finished)
 
@@ -153,10 +152,5 @@ class RunningGrid:
         return state[columns.start * size : columns.stop * size]
 
     def _places(self, state: torch.Tensor) -> torch.Tensor:
-        """Of finished columns in a state: complex64, shape (slice, column of the half plane, row).
-
-        Each is in the memory of the column of the grid that it comes from.
-        """
-        grid, n_slices, n = self._gridding.grid, state.shape[1], self._gridding.n_columns
-        columns = torch.view_as_complex(state[: self._gridding.n_cells]).view(grid.shape[0], -1)
-        return columns[grid.margin :, : n_slices * n].unflatten(1, (n_slices, n)).transpose(0, 1)
+        """Of finished columns in a state."""
+        return self._inverse.places(state[: self._gridding.n_cells])

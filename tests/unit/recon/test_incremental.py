@@ -114,8 +114,9 @@ def test_refuses_a_scan_whose_first_angle_turns_the_grid(sinograms):
 @pytest.mark.parametrize("n_threads", [1, 2])
 def test_bits_of_larger_scans_are_those_of_the_batch(n_threads, one_or_more_threads):
     one_or_more_threads(n_threads)
-    geometry = ScanGeometry(np.arange(400) * np.pi / 400, 123.4, 256)
-    sinograms = torch.rand(3, 400, 256)
+    # Wide enough for two parts of a slice, of which the second is shorter.
+    geometry = ScanGeometry(np.arange(400) * np.pi / 400, 123.4, 301)
+    sinograms = torch.rand(3, 400, 301)
     reconstruct = IncrementalGridrec(geometry, 3)
     feed(reconstruct, sinograms, np.arange(400))
     assert torch.equal(reconstruct.result(), Gridrec(geometry)(sinograms))
