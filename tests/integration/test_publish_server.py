@@ -204,6 +204,7 @@ def test_requests_at_the_same_time_do_not_find_the_tables_locked(catalog):
         for _ in range(8):
             stored.append_partition(0, table)
             rows = stored.read()
+        stored.delete(external_only=False)
         return len(rows)
 
     with ThreadPoolExecutor(8) as threads:

@@ -106,7 +106,8 @@ def find_run(client: BaseClient, name: str | int) -> Any:
             f"run {text!r}: expected a uid, the beginning of one, a scan_id, or -1 for the newest"
         )
     with explain_request("Tiled to say which runs it has"):
-        raw = client.search(KeyPresent(f"start.{ORIGINAL_RUN}", exists=False))
+        runs = client.search(KeyPresent("start.uid"))  # a catalog may hold other things, too
+        raw = runs.search(KeyPresent(f"start.{ORIGINAL_RUN}", exists=False))
         if text.startswith("-"):
             found = _newest(raw, text)
         else:

@@ -286,9 +286,8 @@ def uid_of(run: Any) -> str:
 
 def _holdings(catalog: Any) -> str:
     """What a catalog holds, for a message."""
-    starts = [
-        start for run in catalog.values().tail(_LOOKED_AT) if not is_derived(start := start_of(run))
-    ]
+    runs = [node for node in catalog.values().tail(_LOOKED_AT) if "start" in node.metadata]
+    starts = [start for run in runs if not is_derived(start := start_of(run))]
     if not starts:
         return "the catalog holds no raw runs"
     times = [datetime.fromtimestamp(start["time"]).isoformat(" ", "minutes") for start in starts]
