@@ -10,6 +10,7 @@ import torch
 
 from ..geometry import ScanGeometry
 from .checks import check_attenuation
+from .memory import empty
 
 
 def in_batches(
@@ -44,7 +45,7 @@ def in_batches(
     """
     check_attenuation(attenuation, geometry)
     n = geometry.n_columns
-    volume = torch.empty((len(attenuation), n, n), device=device)
+    volume = empty((len(attenuation), n, n), device)
     for first in range(0, len(attenuation), n_slices):
         some = slice(first, first + n_slices)
         reconstruct(attenuation[some], volume[some])

@@ -23,8 +23,9 @@ from torch.nn import functional as F
 from ..geometry import ScanGeometry
 from .batches import in_batches
 from .gridding import BATCH, Gridding
-from .inverse import InverseTransform, Scratch
+from .inverse import InverseTransform
 from .kernel import KERNEL_WIDTH
+from .memory import Scratch
 from .threads import Threads
 
 if TYPE_CHECKING:  # reconstruction needs numpy and torch only, and this needs pydantic

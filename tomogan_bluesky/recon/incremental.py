@@ -21,6 +21,7 @@ from .arrivals import Arrivals
 from .checks import first_not_finite
 from .filters import transform_size
 from .gridding import Block, Gridding, is_transposed
+from .memory import empty
 from .running import RunningGrid
 from .threads import Threads
 
@@ -202,7 +203,7 @@ class IncrementalGridrec:
             raise ReconstructionError("preview: expected projections, but none has arrived yet")
         chosen = np.arange(self.n_slices)[slices]
         n = self.geometry.n_columns
-        images = torch.empty((len(chosen), n, n), device=self._gridding.device)
+        images = empty((len(chosen), n, n), self._gridding.device)
         with Threads(self._gridding.device) as threads:
             self._advance(threads)
             shares, waiting = self._arrivals.by_now(self._grid.n_added)

@@ -14,30 +14,13 @@ import torch
 from torch.nn import functional as F
 
 from .kernel import FourierGrid
+from .memory import Scratch
 from .threads import Threads
 
 # Complex values of all slices that are transformed along columns at once, and rows of one slice
 # along rows: few enough to stay in the processor's cache on their way, and to share its pages.
 _VALUES = {"cpu": 2**16, "cuda": 2**40}
 _ROWS = {"cpu": 256, "cuda": 2**40}
-
-
-class Scratch:
-    """Memory for intermediate results that is used again.
-
-    To touch fresh pages costs a processor more than to compute on them.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._memory = torch.empty(0, device=device)
-
-    def __call__(self, *shape: int) -> torch.Tensor:
-        """Float32, not initialised; what was given before is overwritten."""
-        size = math.prod(shape)
-        if len(self._memory) < size:
-            with torch.inference_mode(False):  # what is made there can't be written to elsewhere
-                self._memory = torch.empty(size, device=self._memory.device)
-        return self._memory[:size].view(shape)
 
 
 class InverseTransform:
