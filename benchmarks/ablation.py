@@ -250,8 +250,10 @@ def main() -> int:
     parser.add_argument("--only", choices=("losses", "depth"), help="one of the two tables")
     parser.add_argument("--vgg16", type=Path, help="torchvision's weights of VGG-16")
     parser.add_argument("--device", default="cpu")
-    for name in ("steps", "gan-steps", "size", "slices", "unseen", "base", "batch", "crop", "seed"):
-        parser.add_argument(f"--{name}", type=int)
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--gan-steps", type=int)
+    for option in "--size", "--slices", "--unseen", "--base", "--batch", "--crop", "--seed":
+        parser.add_argument(option, type=int)
     arguments = vars(parser.parse_args())
     changes = {k: arguments[k] for k in vars(FULL) if arguments.get(k) is not None}
     setting = replace(QUICK if arguments["quick"] else FULL, **changes)
