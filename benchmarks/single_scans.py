@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import torch
 
 from tomogan_bluesky.config import DEFAULT_MODEL, ReconstructionConfig
 from tomogan_bluesky.denoise.denoiser import estimate_noise
+from tomogan_bluesky.denoise.windows import window_indices
 from tomogan_bluesky.geometry import ScanGeometry
 from tomogan_bluesky.models.artifact import load_generator
 from tomogan_bluesky.models.generator import Generator, parse_generator
@@ -45,22 +47,31 @@ _DIVISIONS = 4  # of the photons, each at random: so noise of other halves is le
 Denoise = Callable[[torch.Tensor], torch.Tensor]
 
 
-def denoiser(generator: Generator) -> Denoise:
-    """A network as a function of slices, shape (slice, y, x), one at a time."""
+def denoiser(generator: Generator, volume: torch.Tensor) -> Denoise:
+    """A network as a function of slices, shape (slice, y, x), of which those of a volume adjoin."""
+
+    def window(slices: torch.Tensor, i: int) -> torch.Tensor:
+        there = torch.nonzero(volume == volume[i]).flatten().tolist()
+        around = window_indices(there.index(i), len(there), generator.depth)
+        return slices[[there[k] for k in around]]
 
     @torch.inference_mode()
     def denoise(slices: torch.Tensor) -> torch.Tensor:
         return torch.stack(
-            [generator(s[None, None], estimate_noise(s[None]))[0, 0] for s in slices]
+            [
+                generator(window(slices, i)[None], estimate_noise(noisy[None]))[0, 0]
+                for i, noisy in enumerate(slices)
+            ]
         )
 
     return denoise
 
 
 def learned(
-    pairs: Sequence[Pairs], minutes: float, start: str | None = None
+    pairs: Sequence[Pairs], volume: torch.Tensor, minutes: float, start: str | None = None
 ) -> tuple[Denoise, int]:
     """A network that was trained on pairs of a scan, and the steps that fit into the time."""
+    pairs = [replace(some, volume=volume) for some in pairs]
     options: dict = {"network": "unet4", "options": {"base": 16}}
     network = None
     if start is not None:
@@ -75,7 +86,7 @@ def learned(
             return train(config, pairs, folder, start=network), time.process_time() - before
 
     steps = steps_within(60 * minutes, lambda n: trained(n)[1])
-    return denoiser(trained(steps)[0]), steps
+    return denoiser(trained(steps)[0], volume), steps
 
 
 def steps_within(seconds: float, spent: Callable[[int], float]) -> int:
@@ -126,11 +137,12 @@ def noise2inverse(
     )
     splits = _splits(measured, scans.geometry)
     pairs = split_pairs(splits)
-    simulated = denoiser(load_generator(DEFAULT_MODEL)[0])(noisy).numpy()
+    alone = torch.arange(len(noisy))  # each slice is a volume of its own
+    simulated = denoiser(load_generator(DEFAULT_MODEL)[0], alone)(noisy).numpy()
     for minutes in times:
         case = f"256, {minutes:g} min"
         yield score(case, _DOSE, NOISY, noisy.numpy(), slices)
-        denoise, steps = learned(pairs, minutes)
+        denoise, steps = learned(pairs, alone, minutes)
         print(f"Noise2Inverse: {steps} steps", file=sys.stderr)
         averaged, full = averaged_splits(denoise, splits), denoise(noisy)
         yield score(case, _DOSE, "Noise2Inverse, averaged halves", averaged.numpy(), slices)
@@ -140,7 +152,7 @@ def noise2inverse(
             print(f"auto-denoise: {epochs} epochs", file=sys.stderr)
             yield score(case, _DOSE, "auto-denoise, averaged halves", images, slices)
         yield score(case, _DOSE, "simulated model", simulated, slices)
-        adapted, steps = learned(pairs, minutes, DEFAULT_MODEL)
+        adapted, steps = learned(pairs, alone, minutes, DEFAULT_MODEL)
         print(f"fine-tuned: {steps} steps", file=sys.stderr)
         yield score(case, _DOSE, "simulated model, fine-tuned", adapted(noisy).numpy(), slices)
 
@@ -192,7 +204,8 @@ def tooth(file: Path, times: Sequence[float]) -> Iterator[Result]:
             parts = split_exposure(low, dark, of_share, 0.5, rng)
             halves = [pipeline.reconstruct(pipeline.attenuation(*rows, part)[0]) for part in parts]
             photons += split_pairs(torch.stack(halves))
-        simulated = denoiser(load_generator(DEFAULT_MODEL)[0])(noisy).numpy()
+        adjoining = torch.zeros(len(noisy))
+        simulated = denoiser(load_generator(DEFAULT_MODEL)[0], adjoining)(noisy).numpy()
         for minutes in times:
             case = f"tooth, {minutes:g} min"
             yield score(case, share, NOISY, noisy.numpy(), slices)
@@ -203,6 +216,6 @@ def tooth(file: Path, times: Sequence[float]) -> Iterator[Result]:
                 ("simulated, fine-tuned on angles", angles, DEFAULT_MODEL),
                 ("simulated, fine-tuned on photons", photons, DEFAULT_MODEL),
             ):
-                denoise, steps = learned(pairs, minutes, start)
+                denoise, steps = learned(pairs, adjoining, minutes, start)
                 print(f"{name}: {steps} steps", file=sys.stderr)
                 yield score(case, share, name, denoise(noisy).numpy(), slices)
