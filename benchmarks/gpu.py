@@ -310,12 +310,12 @@ def measure(bench: Bench, sizes: list[int], quick: bool) -> Iterator[Row]:
     for geometry in geometries:
         yield from fourier(bench, geometry)
     for n_slices in (1, 8) if bench.on_gpu else (1,):
-        yield from network(bench, "unet4", 64 if quick else 512, n_slices)
+        yield from network(bench, "unet4", 32 if quick else 512, n_slices)
     for geometry in geometries:
         yield from on_device(bench, geometry)
     for name in PRESETS:
         if name != "unet4":
-            yield from network(bench, name, 64 if quick else 512, 8 if bench.on_gpu else 1)
+            yield from network(bench, name, 32 if quick else 512, 8 if bench.on_gpu else 1)
 
 
 def main() -> int:
