@@ -143,6 +143,42 @@ def line_integrals(
     return integrals * scale, truth * (2 * scale)
 
 
+def volume_line_integrals(
+    volume: np.ndarray, geometry: ScanGeometry, largest: float = 2.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Line integrals of a volume of twice the detector's resolution, in height too.
+
+    A row of the detector integrates over two slices of the volume, so that neighbouring rows are as
+    far apart as neighbouring columns.
+
+    Parameters
+    ----------
+    volume : array, shape (2 * row, 2 * n_columns, 2 * n_columns)
+        Relative attenuation, in voxels of one size.
+    geometry, largest
+        As for `line_integrals`; before rows are averaged.
+
+    Returns
+    -------
+    integrals : array of float32, shape (row, angle, column)
+    truth : array of float32, shape (row, n_columns, n_columns)
+        In 1/pixel.
+
+    Raises
+    ------
+    ConfigurationError
+        An odd number of slices, or slices of another size.
+    """
+    if len(volume) % 2:
+        raise ConfigurationError(f"volume: expected two slices a row, got {len(volume)}")
+    integrals, truth = line_integrals(volume, geometry, largest)
+    return _mean_of_pairs(integrals), _mean_of_pairs(truth)
+
+
+def _mean_of_pairs(slices: np.ndarray) -> np.ndarray:
+    return slices.reshape(-1, 2, *slices.shape[1:]).mean(1)
+
+
 def _mean_over_wide_pixels(image: np.ndarray, axis: int, first: int) -> np.ndarray:
     """Means over pixels of twice the width, the first of them centred on pixel `first`."""
     image = np.moveaxis(image, axis, -1)

@@ -23,7 +23,7 @@ from ..denoise.denoiser import estimate_noise
 from ..denoise.windows import window_indices
 from ..errors import ConfigurationError
 from ..geometry import ScanGeometry
-from ..recon.beam import Beam, line_integrals
+from ..recon.beam import Beam, line_integrals, volume_line_integrals
 from ..recon.flatfield import attenuation, transmission
 from ..recon.gridrec import Gridrec
 from ..recon.phantoms import TRAINING_FAMILIES, make_phantom
@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 _SLICES_A_SCAN = 4  # of one family and one geometry
 _SLICES_A_VOLUME = 12  # enough to have slices with all of their neighbours
 _MINIMUM_TRANSMISSION = 1e-6
+_VERSION = 2  # grows when the same recipe makes other pairs: those of a cache are made anew then
 _BRIGHT = 0.99  # the quantile of a target that stands for "dense matter"
 
 
@@ -150,7 +151,8 @@ class SimulatedScans(BaseModel):
 
     def digest(self) -> str:
         """The same for the same recipe: names its file in the cache."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        recipe = self.model_dump(mode="json") | {"version": _VERSION}
+        text = json.dumps(recipe, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -222,9 +224,12 @@ def _one_scan(
     size = recipe.size
     theta = np.arange(recipe.n_angles) * (np.pi / recipe.n_angles)
     geometry = ScanGeometry(theta, (size - 1) / 2 + rng.uniform(-0.02, 0.02) * size, size)
-    make = make_volume if family in VOLUME_FAMILIES else make_phantom
-    phantom = make(family, 2 * size, rng, rows)
-    integrals, _ = line_integrals(phantom, geometry, largest=rng.uniform(1.0, 2.2))
+    if family in VOLUME_FAMILIES:
+        volume = make_volume(family, 2 * size, rng, 2 * rows)
+        integrals, _ = volume_line_integrals(volume, geometry, largest=rng.uniform(1.0, 2.2))
+    else:
+        phantom = make_phantom(family, 2 * size, rng, rows)
+        integrals, _ = line_integrals(phantom, geometry, largest=rng.uniform(1.0, 2.2))
     reconstruct = Gridrec(geometry, recipe.filter)
     if recipe.doses is None:
         lowest, highest = np.log(recipe.dose_range)

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ..config import FilterName
 from ..geometry import ScanGeometry
-from ..recon.beam import line_integrals
+from ..recon.beam import line_integrals, volume_line_integrals
 from ..recon.phantoms import HELD_OUT_FAMILY, TRAINING_FAMILIES, make_phantom
 from ..recon.volumes import VOLUME_FAMILIES, make_volume
 
@@ -96,11 +96,9 @@ class PinnedVolumes(PinnedSet):
     def integrals(
         self, family: str, geometry: ScanGeometry, rng: np.random.Generator
     ) -> np.ndarray:
-        # As finely drawn in height as in the slice: a row of the detector sees two rows of it.
-        rows = 2 * self.slices_a_family
         draw = make_phantom if family == HELD_OUT_FAMILY else make_volume
-        fine, _ = line_integrals(draw(family, 2 * self.size, rng, rows), geometry, self.largest)
-        return fine.reshape(-1, 2, *fine.shape[1:]).mean(1)
+        volume = draw(family, 2 * self.size, rng, 2 * self.slices_a_family)
+        return volume_line_integrals(volume, geometry, self.largest)[0]
 
 
 _FOREIGN: Mapping[str, Any] = {

@@ -4,7 +4,7 @@ import torch
 
 from tomogan_bluesky.errors import ConfigurationError
 from tomogan_bluesky.geometry import ScanGeometry
-from tomogan_bluesky.recon.beam import Beam, line_integrals, simulate_scan
+from tomogan_bluesky.recon.beam import Beam, line_integrals, simulate_scan, volume_line_integrals
 from tomogan_bluesky.recon.flatfield import attenuation, transmission
 from tomogan_bluesky.recon.gridrec import Gridrec
 from tomogan_bluesky.training.metrics import field_of_view
@@ -88,3 +88,17 @@ def test_truth_lies_where_the_reconstruction_finds_it(n, centre):
 def test_refuses_a_phantom_of_another_size():
     with pytest.raises(ConfigurationError, match=r"\(row, 64, 64\).*\(1, 32, 32\)"):
         line_integrals(np.ones((1, 32, 32), np.float32), half_turn(10, 15.5, 32))
+
+
+def test_a_row_sees_the_mean_of_two_slices_of_a_volume():
+    volume = np.random.default_rng(0).uniform(0, 1, (6, 64, 64)).astype(np.float32)
+    geometry = half_turn(10, 15.5, 32)
+    seen = volume_line_integrals(volume, geometry)
+    for found, fine in zip(seen, line_integrals(volume, geometry), strict=True):
+        assert found.shape == (3, *fine.shape[1:])
+        assert np.allclose(found, (fine[::2] + fine[1::2]) / 2, rtol=1e-6)
+
+
+def test_refuses_half_a_row():
+    with pytest.raises(ConfigurationError, match="two slices a row, got 3"):
+        volume_line_integrals(np.ones((3, 64, 64), np.float32), half_turn(10, 15.5, 32))

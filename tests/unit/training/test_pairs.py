@@ -4,6 +4,8 @@ import torch
 
 from tomogan_bluesky.errors import ConfigurationError
 from tomogan_bluesky.recon.phantoms import HELD_OUT_FAMILY
+from tomogan_bluesky.recon.volumes import make_volume
+from tomogan_bluesky.training import pairs as pairs_module
 from tomogan_bluesky.training.pairs import (
     Pairs,
     SimulatedScans,
@@ -96,13 +98,28 @@ def test_refuses_pairs_that_teach_nothing(change, message):
         Pairs.of(*change(noisy, target, dose))
 
 
+def test_rows_of_a_volume_are_as_far_apart_as_columns(monkeypatch):
+    """Samples are twice as fine as the detector, in height too."""
+    drawn = []
+
+    def drawing(family, size, rng, rows):
+        drawn.append((size, rows))
+        return make_volume(family, size, rng, rows)
+
+    monkeypatch.setattr(pairs_module, "make_volume", drawing)
+    recipe = SimulatedScans(size=32, n_angles=20, n_slices=14, families=("foam3d",))
+    assert simulate_pairs(recipe).target.shape == (14, 32, 32)
+    assert drawn == [(64, 24), (64, 4)]
+
+
 def test_slices_of_a_volume_are_neighbours():
-    recipe = SimulatedScans(size=32, n_angles=20, n_slices=14, families=("foam3d", "shale3d"))
+    recipe = SimulatedScans(size=96, n_angles=40, n_slices=14, families=("foam3d", "shale3d"))
     pairs = simulate_pairs(recipe)
     assert pairs.volume.tolist() == [0] * 12 + [1] * 2
     assert pairs.neighbours(11, 3) == [10, 11, 10]
     assert pairs.neighbours(12, 3) == [13, 12, 13]
-    near = (pairs.target[4] - pairs.target[5]).square().mean()
-    assert near < 0.5 * (pairs.target[0] - pairs.target[11]).square().mean()
+    sample = pairs.target[:12]
+    near, far = (float((sample[step:] - sample[:-step]).square().mean()) for step in (1, 11))
+    assert near < 0.5 * far
     with pytest.raises(ValueError, match="got both"):
         SimulatedScans(size=32, n_angles=20, n_slices=4, families=("foam3d", "shale"))
