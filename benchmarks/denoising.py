@@ -11,8 +11,9 @@ from one to the next against the truth: lower is better). Scores are against the
 reconstruction, ``*_full`` against a second scan at full dose; those of the noisy slices stand in
 each row. Competitors have their strength chosen with knowledge of the truth; what is not installed
 is named and skipped. With --cache, BM3D's slices are kept between runs. Two more cases learn from
-the very scan: ``noise2inverse`` and ``tooth`` (see `single_scans`). The last lines say which of the
-project's goals are met.
+the very scan: ``noise2inverse`` and ``tooth`` (see `single_scans`). With --linear, each result is
+scored a second time as a back-projection that interpolates linearly would show it, which is how the
+goals were set. The last lines say which of the project's goals are met.
 """
 
 import argparse
@@ -36,6 +37,7 @@ from tomogan_bluesky.config import DEFAULT_MODEL
 from tomogan_bluesky.denoise.denoiser import TorchScriptDenoiser
 from tomogan_bluesky.run.harmless import HarmlessDenoiser, denoised_share
 from tomogan_bluesky.training.goals import Verdict, verdict_table, verdicts
+from tomogan_bluesky.training.interpolated import Views
 from tomogan_bluesky.training.metrics import field_of_view
 from tomogan_bluesky.training.pinned import (
     DOSES,
@@ -44,7 +46,7 @@ from tomogan_bluesky.training.pinned import (
     PinnedSlices,
     pinned_slices,
 )
-from tomogan_bluesky.training.scoring import NOISY, SCORES, Result, score, table
+from tomogan_bluesky.training.scoring import NOISY, SCORES, Result, table
 
 _LEARNED = ("noise2inverse", "tooth")
 _UNITS = {name: unit for name, (_, unit) in SCORES.items()} | {"psnr_full": "dB"}
@@ -87,8 +89,9 @@ def results_of(
     args: argparse.Namespace, case: str, slices: PinnedSlices, pictures: dict[str, np.ndarray]
 ) -> Iterator[Result]:
     """All methods on one set; keeps the slices of the lowest-quality picture on the way."""
+    views = Views(case, slices, args.linear)
     for dose, images in slices.noisy.items():
-        yield score(case, dose, NOISY, images, slices)
+        yield from views.score(dose, NOISY, images)
         keep = dose == args.picture_dose
         if keep:
             pictures |= {"noise-free": slices.clean, "noisy": images}
@@ -96,13 +99,13 @@ def results_of(
             image, ms = classical.run(name, images, slices.clean, slices.families, args.cache)
             if keep:
                 pictures[name] = image
-            yield score(case, dose, name, image, slices, ms)
+            yield from views.score(dose, name, image, ms)
         for model in args.model:
             recipe = PINNED_SETS[case]
             name, image, ms, share = denoised(model, images, slices, recipe, dose, args.device)
             if keep:
                 pictures[name] = image
-            yield score(case, dose, name, image, slices, ms, share)
+            yield from views.score(dose, name, image, ms, share)
 
 
 def learned_results(args: argparse.Namespace, case: str) -> Iterator[Result]:
@@ -201,6 +204,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--method", nargs="+", default=[], help="competitors by a part of their name; none: none"
     )
+    parser.add_argument(
+        "--linear",
+        action="store_true",
+        help="score them again as a linearly interpolating back-projection shows them",
+    )
     parser.add_argument("--by-kind", action="store_true", help="a row for each kind of sample")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="a PNG of the lowest case")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="keep slices here")
@@ -231,7 +239,7 @@ def main() -> int:
         slices = pinned_slices(case, args.doses, args.slices, args.cache)
         pictures: dict[str, np.ndarray] = {}
         for result in results_of(args, case, slices, pictures):
-            log(f"{case} dose {result.dose:g} {result.method}: {result.mean('psnr'):.2f} dB")
+            log(f"{result.case} dose {result.dose:g} {result.method}: {result.mean('psnr'):.2f} dB")
             results.append(result)
         if args.picture and case == args.case[0]:
             draw(pictures, slices.families, args.picture)

@@ -20,10 +20,12 @@ def run(script, *words):
 
 def test_denoising(tmp_path):
     picture = tmp_path / "picture.png"
-    rows = run("denoising.py", "--method", "Gaussian", "median", "--picture", str(picture))
+    words = ["--linear", "--method", "Gaussian", "median", "--picture", str(picture)]
+    rows = run("denoising.py", *words)
     methods = {row["method"] for row in rows}
     assert {"noisy", "Gaussian, best sigma", "median, best size"} < methods
-    assert any(row["metric"].startswith("goal: ") for row in rows)
+    goals = {row["case"] for row in rows if row["metric"].startswith("goal: ")}
+    assert goals == {"256", "256-linear"}
     assert picture.stat().st_size > 10_000
 
 

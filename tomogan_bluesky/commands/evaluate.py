@@ -56,6 +56,12 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     pinned.add_argument("--doses", nargs="+", type=float, help="fractions of the full dose")
     pinned.add_argument("--slices", type=int, help="of each kind, the first ones (default: all)")
     pinned.add_argument("--cache", type=Path, metavar="DIR", help="keep slices here")
+    pinned.add_argument(
+        "--linear",
+        action="store_true",
+        help="score them again as a back-projection that interpolates linearly shows them, with "
+        "which the goals were set",
+    )
     add_catalog_options(parser.add_argument_group("archived scans").add_mutually_exclusive_group())
     add_scan_options(parser)
     parser.add_argument("--by-kind", action="store_true", help="a row for each kind of sample")
@@ -111,19 +117,21 @@ def _on_pinned_sets(
     intervals: "list[Reliability]",
 ) -> "Iterator[Result]":
     from ..run.harmless import HarmlessDenoiser, denoised_share
+    from ..training.interpolated import Views
     from ..training.pinned import DOSES, PINNED_SETS, pinned_slices
     from ..training.reliability import reliability
-    from ..training.scoring import NOISY, score
+    from ..training.scoring import NOISY
 
     for case in args.set or PINNED_SETS:
         slices = pinned_slices(case, tuple(args.doses or DOSES), args.slices, args.cache)
+        views = Views(case, slices, args.linear)
         for dose, images in slices.noisy.items():
-            yield score(case, dose, NOISY, images, slices)
+            yield from views.score(dose, NOISY, images)
             for name, model in zip(names, models, strict=True):
                 share = denoised_share(model, PINNED_SETS[case].relative_noise(dose))
                 harmless = HarmlessDenoiser(model, share)
                 denoised, half_width, ms = _denoised(harmless, images, slices)
-                yield score(case, dose, name, denoised, slices, ms, share)
+                yield from views.score(dose, name, denoised, ms, share)
                 if half_width is not None:
                     of = (denoised, half_width, slices.clean)
                     intervals.append(reliability(case, dose, name, *of))

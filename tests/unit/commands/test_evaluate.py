@@ -45,6 +45,16 @@ def test_a_model_beside_the_noisy_slices(tmp_path, capsys):
     assert not gain["met"]
 
 
+def test_slices_as_a_linear_back_projection_shows_them_are_scored_besides(tmp_path, capsys):
+    model = export_untrained(tmp_path / "a.ts")
+    words = ["evaluate", str(model), "--slices", "1", "--doses", "0.25", "--json"]
+    assert main([*words, "--set", "256", "--linear"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    by = {(row["set"], row["method"]): row for row in lines if "psnr" in row}
+    assert set(by) == {(s, m) for s in ("256", "256-linear") for m in ("noisy", "untrained")}
+    assert by["256-linear", "noisy"]["psnr"] > by["256", "noisy"]["psnr"] + 1  # it is smoother
+
+
 def test_models_of_several_slices_see_the_neighbours_of_a_volume(tmp_path, capsys):
     one, three = export_untrained(tmp_path / "a.ts"), export_deep(tmp_path / "b.ts", depth=3)
     words = ["evaluate", str(one), str(three), "--set", "256-volumes", "--slices", "2"]
