@@ -20,6 +20,7 @@ from scans import as_pages, disc_frames, scan_documents, slice_events
 
 from tomogan_bluesky import PublishingConfig, ReconstructionConfig, ScanConfig, TomoGANCallback
 from tomogan_bluesky.denoise.denoiser import TorchScriptDenoiser
+from tomogan_bluesky.denoise.refiltered import refiltered
 from tomogan_bluesky.errors import ReconstructionError
 from tomogan_bluesky.pipeline.slabs import SlabPipeline
 from tomogan_bluesky.recon.beam import Beam
@@ -241,6 +242,18 @@ def test_derived_uid_is_the_same_for_the_same_run_and_settings():
     uids = [run_through(docs)[1][0].derived_uid for _ in range(2)]
     other = run_through(docs, reconstruction=ReconstructionConfig(filter="shepp"))[1][0].derived_uid
     assert uids[0] == uids[1] != other
+
+
+def test_slices_of_a_smoother_filter_are_denoised_as_the_model_knows_them(tmp_path):
+    model = export_deep(tmp_path / "model.ts")
+    config = RECONSTRUCTION.model_copy(update={"filter": "hann"})
+    derived, (report,) = run_through(scan_documents(), reconstruction=config, model=model)
+    assert "trained on" not in report.reason
+    slices = torch.from_numpy(volume(derived))
+    denoiser = refiltered(TorchScriptDenoiser(model), config)
+    np.testing.assert_allclose(volume(derived, "denoised"), denoiser(slices), rtol=1e-5, atol=1e-8)
+    unaware = TorchScriptDenoiser(model)(slices).numpy()
+    assert not np.allclose(volume(derived, "denoised"), unaware, rtol=1e-2)
 
 
 def test_close_leaves_no_thread_and_later_documents_are_ignored():

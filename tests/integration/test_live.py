@@ -19,6 +19,7 @@ from tomogan_bluesky import (
     replay,
 )
 from tomogan_bluesky.denoise.denoiser import TorchScriptDenoiser
+from tomogan_bluesky.denoise.refiltered import refiltered
 from tomogan_bluesky.geometry import ScanGeometry
 from tomogan_bluesky.recon.gridrec import Gridrec
 
@@ -241,14 +242,17 @@ def test_previews_show_what_has_arrived():
     assert "tomogan_conclusions" not in silent[-1][1]
 
 
-@pytest.mark.parametrize("deep", [False, True])
-def test_previews_are_denoised_as_slices_without_neighbours(tmp_path, deep):
+@pytest.mark.parametrize(("deep", "filter"), [(False, "ramlak"), (True, "ramlak"), (True, "hann")])
+def test_previews_are_denoised_as_slices_without_neighbours(tmp_path, deep, filter):
     model = (export_deep if deep else export_untrained)(tmp_path / "model.ts")
     live = LiveConfig(preview_every=10, preview_every_s=None, preview_rows=(0, 2))
     docs = scan_documents(md=PROMISED, frames=disc_frames())
-    derived, report = run_through(docs, live=live, pause_s=0.02, model=str(model))
+    config = GIVEN.model_copy(update={"filter": filter})
+    derived, report = run_through(
+        docs, live=live, pause_s=0.02, model=str(model), reconstruction=config
+    )
     assert report.n_previews >= 1
-    denoiser = TorchScriptDenoiser(model)
+    denoiser = refiltered(TorchScriptDenoiser(model), config)
     for event in stream(derived, "preview"):
         slices = torch.from_numpy(np.array(event["data"]["reconstruction"]))
         wanted = np.concatenate([denoiser(one[None]).numpy() for one in slices])

@@ -164,13 +164,18 @@ def _on_scans(
     import sys
 
     from ..denoise.denoiser import check_reconstruction
+    from ..denoise.refiltered import refiltered
     from ..training.scan_scores import scan_scores
 
     with scan_reader(args, args.device) as reader:
+        config = reader.reconstruction
         for model in models:
-            if remark := check_reconstruction(model.card, reader.reconstruction):
+            if remark := check_reconstruction(model.card, config):
                 print(remark, file=sys.stderr)
-        scores = scan_scores(reader, parse_query(args.query), dict(zip(names, models, strict=True)))
+        denoisers = (refiltered(model, config) for model in models)
+        scores = scan_scores(
+            reader, parse_query(args.query), dict(zip(names, denoisers, strict=True))
+        )
         yield from scores
         for rejection in scores.rejected:
             print(f"left out: run {rejection.uid}: {rejection.reason}", file=sys.stderr)

@@ -14,7 +14,8 @@ class DenoisingConfig(Config):
     """From noisy slices to denoised ones."""
 
     noise: float | None = Field(default=None, ge=0.0)
-    """Standard deviation of the noise in 1/pixel; None: estimated for each slice."""
+    """Standard deviation of the noise in 1/pixel, of slices of the filter that the model was trained
+    with; None: estimated for each slice."""
     tile: int | None = Field(default=None, ge=64)
     """Width in pixels of the tiles that wider slices are denoised by, a multiple of 16: smaller
     ones need less memory and more time. None: 2048."""
@@ -25,5 +26,6 @@ class DenoisingConfig(Config):
     """How many denoised slices, evenly spread, are checked: against the projections, for spots that
     denoising has changed, and for being like those that the model knows. 0: none."""
     on_mismatch: Literal["remark", "refuse"] = "remark"
-    """Where the model was trained on slices that were reconstructed in another way: denoise, and
-    say so in the derived run; or fail the run and publish the reconstruction alone."""
+    """Where the model was trained on slices that were reconstructed in another way (a smoother
+    filter here is no matter): denoise, and say so in the derived run; or fail the run and publish
+    the reconstruction alone."""

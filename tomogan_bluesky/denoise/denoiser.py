@@ -15,6 +15,7 @@ from ..errors import ConfigurationError, ModelError
 from ..models.artifact import ModelCard, load_model, model_sha256, network_of
 from ..trust.calibration import noise_for_contrast
 from .noise import estimate_noise
+from .refiltered import FilterChange
 from .tiles import Tiling
 from .windows import Denoiser, WindowedDenoiser, has_uncertainty, window_indices
 
@@ -175,7 +176,8 @@ def check_reconstruction(card: ModelCard, config: ReconstructionConfig) -> str |
     """Say whether a model was trained on slices that were reconstructed in another way.
 
     The method decides the spectrum of the noise, which is what a network has learned, and so does
-    the filter of those methods that have one.
+    the filter of those methods that have one. A smoother filter than that of the training is no
+    matter: see `refiltered`.
 
     Returns
     -------
@@ -184,6 +186,8 @@ def check_reconstruction(card: ModelCard, config: ReconstructionConfig) -> str |
     """
     trained = _way(card.reconstruction.method, card.reconstruction.filter)
     if trained == (here := _way(config.method, config.filter)):
+        return None
+    if FilterChange.between(card, config) is not None:
         return None
     return (
         f"model {card.name!r} was trained on slices from {trained}, but these come from {here}: "

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from ..denoise.refiltered import FilterChange
 from ..geometry import ScanGeometry
 from ..models.artifact import ModelCard
 from ..trust.consistency import (
@@ -100,11 +101,14 @@ class SliceChecks:
         Which are checked.
     measured : Measured or None
         None: the photons are not known, and chi² is not told.
+    change : FilterChange or None
+        To the slices that the model knows; None: they are these.
     """
 
     card: ModelCard
     rows: Sequence[int]
     measured: Measured | None = None
+    change: FilterChange | None = None
     found: list[dict[str, float]] = field(default_factory=list)
     _strange: list[str] = field(default_factory=list)
 
@@ -141,7 +145,8 @@ class SliceChecks:
             of |= {"chi2_reconstruction": chi2[0], "chi2_denoised": chi2[1]}
         known = self.card.familiarity
         if known is not None:
-            here = traits(before)
+            as_learned = before if self.change is None else self.change.as_learned(before[None])[0]
+            here = traits(as_learned)
             of["strangeness"] = known.strangeness(here)
             if of["strangeness"] > known.limit:
                 self._strange.append(known.strangest(here))

@@ -79,12 +79,30 @@ def filter_response(name: FilterName, size: int) -> torch.Tensor:
     """
     if name == "none":
         return torch.ones(size // 2 + 1, dtype=torch.float64)
+    frequency = torch.arange(size // 2 + 1, dtype=torch.float64) / size
+    return band_limited_ramp(size) * filter_window(name, frequency)
+
+
+def filter_window(name: FilterName, frequency: torch.Tensor) -> torch.Tensor:
+    """What a filter multiplies the ramp by.
+
+    Parameters
+    ----------
+    name : str
+        One of `config.FilterName` but ``"none"``, which has no ramp.
+    frequency : torch.Tensor
+        In cycles per column, from 0 to 1/2.
+
+    Raises
+    ------
+    ReconstructionError
+        There is no filter of that name.
+    """
     if name not in _WINDOWS:
         raise ReconstructionError(
             f"filter: expected one of {', '.join(_WINDOWS)} or none, got {name!r}"
         )
-    frequency = torch.arange(size // 2 + 1, dtype=torch.float64) / size
-    return band_limited_ramp(size) * _WINDOWS[name](frequency)
+    return _WINDOWS[name](frequency)
 
 
 def apply_response(spectra: torch.Tensor, response: torch.Tensor) -> torch.Tensor:

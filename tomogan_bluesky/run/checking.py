@@ -5,6 +5,7 @@ measured of them.
 """
 
 from ..config import Settings
+from ..denoise.refiltered import FilterChange
 from ..intake.scan import Scan
 from ..models.artifact import ModelCard
 from ..pipeline.checks import SliceChecks, evenly, measure
@@ -37,10 +38,11 @@ def slice_checks(
     """
     chosen = evenly(*rows, settings.denoising.check_slices)
     config = settings.reconstruction
+    change = FilterChange.between(card, config)
     steps = config.preprocessing
     # Of phase retrieval and of stitched turns, the noise is another.
     if photons is None or steps.phase is not None or steps.full_turn:
-        return SliceChecks(card, chosen)
+        return SliceChecks(card, chosen, change=change)
     # Stripes are removed from whole sinograms.
     steps = steps.model_copy(update={"stripes": None})
     references = scan.references
@@ -57,4 +59,4 @@ def slice_checks(
         binned,
         chosen,
     )
-    return SliceChecks(card, chosen, measured)
+    return SliceChecks(card, chosen, measured, change)

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..config import PER_PIXEL, Settings
 from ..denoise.denoiser import Denoiser, check_reconstruction
+from ..denoise.refiltered import refiltered
 from ..errors import ModelError
 from ..publish.broadcast import Broadcast
 from ..publish.documents import DerivedRun
@@ -71,6 +72,10 @@ class Derivation:
         """
         if self.denoiser is None:
             self.denoiser = self._fitting(self._engine.denoiser(self._start_doc, self._settings))
+
+    def refiltered(self, denoiser: Denoiser) -> Denoiser:
+        """The same denoiser, or one that takes slices of this reconstruction's filter."""
+        return refiltered(denoiser, self._settings.reconstruction)
 
     def identify(self, has_references: bool) -> str:
         """What all attempts have in common; the generator must be loaded, if it can be.

@@ -147,7 +147,8 @@ class Previews:
         slices, centre = self._live.preview()
         arrays = {"reconstruction": slices.cpu().numpy()}
         if denoiser is not None:  # each as the only slice: they are not neighbours
-            arrays["denoised"] = torch.cat([*map(denoiser, slices.split(1))]).cpu().numpy()
+            denoise = self._derivation.refiltered(denoiser)
+            arrays["denoised"] = torch.cat([*map(denoise, slices.split(1))]).cpu().numpy()
         run.preview(arrays, {"n_projections": n_arrived, "rotation_centre": centre})
         emit.finish()  # its time counts: what takes long comes less often
         self.n_published += 1

@@ -302,14 +302,17 @@ class RunProcessor:
         return replace(scan, frames_bytes=plan.frames_bytes), plan.total_gib
 
     def _suited(self, geometry: ScanGeometry) -> Denoiser | None:
-        """The denoiser for this run's detector and photons, where its flats and darks tell."""
+        """The denoiser for this run's detector and photons, where its flats and darks tell, and for
+        its filter."""
         denoiser = self._derivation.denoiser
-        if denoiser is None or self._profile is None:
-            return denoiser
-        denoiser, remarks = suited(denoiser, self._profile, geometry.n_columns, geometry.n_angles)
-        for remark in remarks:
-            self._record.remark(remark)
-        return denoiser
+        if denoiser is None:
+            return None
+        if self._profile is not None:
+            shape = (geometry.n_columns, geometry.n_angles)
+            denoiser, remarks = suited(denoiser, self._profile, *shape)
+            for remark in remarks:
+                self._record.remark(remark)
+        return self._derivation.refiltered(denoiser)
 
     @cached_property
     def _profile(self) -> NoiseProfile | None:
