@@ -13,7 +13,8 @@ each row. Competitors have their strength chosen with knowledge of the truth; wh
 is named and skipped. With --cache, BM3D's slices are kept between runs. Two more cases learn from
 the very scan: ``noise2inverse`` and ``tooth`` (see `single_scans`). With --linear, each result is
 scored a second time as a back-projection that interpolates linearly would show it, which is how the
-goals were set. The last lines say which of the project's goals are met.
+goals were set. With --filter, slices are of another filter than the model's. The last lines say
+which of the project's goals are met.
 """
 
 import argparse
@@ -24,6 +25,7 @@ import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import get_args
 
 # As the command line of the package does; read when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -33,8 +35,9 @@ import numpy as np
 import single_scans
 import torch
 
-from tomogan_bluesky.config import DEFAULT_MODEL
-from tomogan_bluesky.denoise.denoiser import TorchScriptDenoiser
+from tomogan_bluesky.config import DEFAULT_MODEL, FilterName, ReconstructionConfig
+from tomogan_bluesky.denoise.denoiser import Denoiser, TorchScriptDenoiser
+from tomogan_bluesky.denoise.refiltered import refiltered
 from tomogan_bluesky.run.harmless import HarmlessDenoiser, denoised_share
 from tomogan_bluesky.training.goals import Verdict, verdict_table, verdicts
 from tomogan_bluesky.training.interpolated import Views
@@ -42,7 +45,6 @@ from tomogan_bluesky.training.metrics import field_of_view
 from tomogan_bluesky.training.pinned import (
     DOSES,
     PINNED_SETS,
-    PinnedSet,
     PinnedSlices,
     pinned_slices,
 )
@@ -58,18 +60,27 @@ def log(text: str) -> None:
 
 
 def denoised(
-    model: str, images: np.ndarray, of: PinnedSlices, recipe: PinnedSet, dose: float, device: str
-) -> tuple[str, np.ndarray, float, float]:
-    """Name of a model, its slices, milliseconds a slice (the first one not counted), and the share
-    of the result that is denoised."""
-    network = TorchScriptDenoiser(model, device=device)
-    share = denoised_share(network, recipe.relative_noise(dose))
+    network: Denoiser, images: np.ndarray, of: PinnedSlices, share: float, device: str
+) -> tuple[np.ndarray, float]:
+    """What a share of a model makes of slices, and milliseconds a slice (the first not counted)."""
     denoiser = HarmlessDenoiser(network, share)
-    slices = torch.from_numpy(images).to(network.device)
+    slices = torch.from_numpy(images).to(device)
     denoiser(slices[:1])  # the first call compiles
     start = time.perf_counter()
     result = torch.cat([denoiser(slices[part]) for part in of.samples()]).cpu().numpy()
-    return network.card.name, result, 1000 * (time.perf_counter() - start) / len(images), share
+    return result, 1000 * (time.perf_counter() - start) / len(images)
+
+
+def networks(args: argparse.Namespace) -> Iterator[tuple[str, Denoiser]]:
+    """The models by name; with another filter than theirs, also without regard to that."""
+    for model in args.model:
+        network = TorchScriptDenoiser(model, device=args.device)
+        name = network.card.name
+        if args.filter is not None:
+            yield f"{name}, unaware", network
+            yield name, refiltered(network, ReconstructionConfig(filter=args.filter))
+        else:
+            yield name, network
 
 
 def methods_here(wanted: list[str]) -> list[str]:
@@ -100,9 +111,9 @@ def results_of(
             if keep:
                 pictures[name] = image
             yield from views.score(dose, name, image, ms)
-        for model in args.model:
-            recipe = PINNED_SETS[case]
-            name, image, ms, share = denoised(model, images, slices, recipe, dose, args.device)
+        for name, network in networks(args):
+            share = denoised_share(network, PINNED_SETS[case].relative_noise(dose))
+            image, ms = denoised(network, images, slices, share, args.device)
             if keep:
                 pictures[name] = image
             yield from views.score(dose, name, image, ms, share)
@@ -205,6 +216,12 @@ def parse() -> argparse.Namespace:
         "--method", nargs="+", default=[], help="competitors by a part of their name; none: none"
     )
     parser.add_argument(
+        "--filter",
+        choices=[f for f in get_args(FilterName) if f != "none"],
+        metavar="NAME",
+        help="reconstruct with this filter; the model is also tried without regard to it",
+    )
+    parser.add_argument(
         "--linear",
         action="store_true",
         help="score them again as a linearly interpolating back-projection shows them",
@@ -236,7 +253,7 @@ def main() -> int:
                 results.append(result)
             continue
         log(f"{case}: recipe {PINNED_SETS[case].digest()[:16]}")
-        slices = pinned_slices(case, args.doses, args.slices, args.cache)
+        slices = pinned_slices(case, args.doses, args.slices, args.cache, args.filter)
         pictures: dict[str, np.ndarray] = {}
         for result in results_of(args, case, slices, pictures):
             log(f"{result.case} dose {result.dose:g} {result.method}: {result.mean('psnr'):.2f} dB")
@@ -244,6 +261,8 @@ def main() -> int:
         if args.picture and case == args.case[0]:
             draw(pictures, slices.families, args.picture)
     names = dict.fromkeys(TorchScriptDenoiser(model).card.name for model in args.model)
+    if args.filter is not None:
+        names = {}  # the goals are of the recipe's
     found = [(name, v) for name in names for v in verdicts(results, name)]
     if args.json:
         print_json(results, found, args.by_kind)

@@ -14,8 +14,8 @@ class DenoisingConfig(Config):
     """From noisy slices to denoised ones."""
 
     noise: float | None = Field(default=None, ge=0.0)
-    """Standard deviation of the noise in 1/pixel, of slices of the filter that the model was trained
-    with; None: estimated for each slice."""
+    """Standard deviation of the noise in 1/pixel, of slices of the model's filter; None: estimated
+    for each slice."""
     tile: int | None = Field(default=None, ge=64)
     """Width in pixels of the tiles that wider slices are denoised by, a multiple of 16: smaller
     ones need less memory and more time. None: 2048."""

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..config import FilterName
 from ..errors import ConfigurationError
 from ..geometry import ScanGeometry
 from ..recon.beam import Beam
@@ -178,6 +179,7 @@ def pinned_slices(
     doses: tuple[float, ...] = DOSES,
     slices_a_family: int | None = None,
     cache: Path | None = None,
+    filter: FilterName | None = None,
 ) -> PinnedSlices:
     """The slices of a test set.
 
@@ -191,6 +193,8 @@ def pinned_slices(
         Only the first that are scored of each family, for a quick look.
     cache : path, optional
         Folder that keeps slices between programs.
+    filter : str, optional
+        Of the reconstruction; None: that of the recipe.
 
     Raises
     ------
@@ -204,6 +208,8 @@ def pinned_slices(
     if not doses or min(doses) <= 0:
         raise ConfigurationError(f"doses: expected positive fractions of the full one, got {doses}")
     recipe = PINNED_SETS[name]
+    if filter is not None:
+        recipe = recipe.model_copy(update={"filter": filter})
     rows = recipe.slices_a_family
     if slices_a_family is not None:
         rows = min(slices_a_family + 2 * recipe.margin, rows)
