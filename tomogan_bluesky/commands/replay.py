@@ -24,8 +24,8 @@ examples:
       all that have no final version yet, as after a crash; again and again does no harm
   tomogan-bluesky replay --query sample.name=foam --query 'time>=2026-11-01' --catalog my_catalog
       all that answer both; what is there already is left alone
-  tomogan-bluesky replay --query plan_name=tomo_scan --catalog https://tiled.example.org \
-          --profile hex/tomogan.yml --dask tcp://cluster:8786
+  tomogan-bluesky replay --query plan_name=tomo_scan --catalog https://tiled.example.org \\
+      --profile profiles/hex/tomogan.yml --dask tcp://cluster:8786
       on a cluster, whose workers have TILED_API_KEY in their environment
 """
 

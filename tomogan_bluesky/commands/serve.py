@@ -30,7 +30,7 @@ examples:
   tomogan-bluesky serve --nats nats://daq.example.org:4222 --publish https://tiled.example.org
       from a broker that keeps what was not worked off; start it on as many machines as you like
   tomogan-bluesky serve --zmq daq.example.org:5578 --curve-secret me.key_secret \\
-          --curve-server proxy.key --publish https://tiled.example.org
+      --curve-server proxy.key --publish https://tiled.example.org
       from another machine: with keys alone
 
 The key of the Tiled server is taken from the environment variable TILED_API_KEY. Ctrl-C and SIGTERM
