@@ -14,7 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser, which: Any) -> None:
     """Options of a replay of many runs; `which` is the group of what names the runs."""
     which.add_argument(
         "--query",
-        action="append",
+        nargs="+",
+        action="extend",
         metavar="KEY=VALUE",
         help="all runs with this in their start document, also KEY>=VALUE; may be repeated",
     )

@@ -55,10 +55,11 @@ def add_scan_options(parser: argparse.ArgumentParser) -> None:
     scans.add_argument(
         "--query",
         nargs="+",
+        action="extend",
         default=[],
         metavar="KEY=VALUE",
         help="what the start documents say: sample=…, plan_name=…, dose=…, since=DATE, until=DATE, "
-        "or any other key",
+        "or any other key; may be repeated",
     )
     scans.add_argument(
         "--profile", type=Path, help="settings of a beamline, for reading and reconstruction"
