@@ -226,6 +226,12 @@ def test_runs_of_other_kinds_are_left_alone(scan):
     assert [name for name, _ in derived].count("start") == 1
 
 
+def test_a_run_whose_images_are_called_otherwise_is_left_alone_and_remarked_on(caplog):
+    docs = scan_documents()
+    assert run_through(docs, scan=ScanConfig(image_key="camra")) == ([], [])
+    assert "under the data key 'camra', as scan.image_key says, got camera" in caplog.text
+
+
 def test_our_own_runs_are_never_processed():
     derived, _ = run_through(scan_documents())
     assert run_through(derived) == ([], [])

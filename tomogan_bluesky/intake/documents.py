@@ -114,6 +114,8 @@ class ScanDocuments(DocumentRouter):
         self.stop_doc: Mapping[str, Any] = {}
         self.projection_stream: str | None = None
         self.has_references = False
+        # Images of darks and flats that are called otherwise than scan.image_key says.
+        self.passed_over: list[str] = []
 
     @property
     def is_tomography(self) -> bool:
@@ -161,6 +163,8 @@ class ScanDocuments(DocumentRouter):
         kind = self.kind_of(doc["name"])
         images = image_keys(doc, self._config) if kind is not None else []
         if kind is None or not images:
+            if kind in ("dark", "flat"):
+                self.passed_over += image_keys(doc, ScanConfig())
             self._look_for_monitor(doc)
             return
         if kind == "projection":

@@ -361,6 +361,14 @@ class RunProcessor:
             with suppress(StageFailed), self._record.stage("intake"):
                 self._engine.reference_runs.remember(self._raw_uid, self._store.references())
             logger.info("run %s: its darks and flats are kept for later runs", self._raw_uid)
+        elif others := self._documents.passed_over:
+            logger.warning(
+                "run %s: left alone: expected darks and flats under the data key %r, as "
+                "scan.image_key says, got %s",
+                self._raw_uid,
+                self._settings.scan.image_key,
+                ", ".join(sorted(set(others))),
+            )
         else:
             logger.info("run %s: not a tomography scan, left alone", self._raw_uid)
 
