@@ -30,13 +30,19 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--output", type=Path, default=Path("tomogan_demo"), metavar="DIR")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("tomogan_demo"),
+        metavar="DIR",
+        help="catalog and picture (tomogan_demo)",
+    )
     parser.add_argument("--rows", type=int, default=16, help="detector rows, so slices (16)")
     parser.add_argument("--size", type=int, default=256, help="detector columns (256)")
     parser.add_argument("--angles", type=int, default=361, help="projections, 0° to 180° (361)")
     parser.add_argument("--dose", type=float, default=0.25, help="share of the full dose (0.25)")
     parser.add_argument("--seed", type=int, default=0, help="of the sample and of the noise (0)")
-    parser.add_argument("--model", help="name or path of a model, or none")
+    parser.add_argument("--model", help="name or path of a model, or none (the shipped one)")
     parser.add_argument("--json", action="store_true", help="print one line of JSON at the end")
     return parser
 
@@ -111,7 +117,6 @@ def run(args: argparse.Namespace) -> int:
         denoised = stream["denoised"].read() if model is not None else None
         uncertainty = stream["uncertainty"].read() if "uncertainty" in stream else None
         quantity = "reconstruction" if denoised is None else "denoised"
-        address = array_address(server.uri, report.derived_uid, quantity)
 
     result: dict[str, Any] = {
         "raw_uid": report.raw_uid,
@@ -155,9 +160,10 @@ def run(args: argparse.Namespace) -> int:
         )
     if denoised is not None:
         say(f"picture   {picture}")
-    say(f"in Tiled  {address}\n")
-    say("The server of this demo has stopped. To look at the slices in a browser:")
+    say("\nThe server of this demo has stopped. To look at the slices in a browser:")
     say(f"  tomogan-bluesky serve-catalog {args.output}")
+    say("and open, under the address that it prints:")
+    say(f"  {array_address('', report.derived_uid, quantity)}")
     if args.json:
         result["seconds"] = round(time.perf_counter() - started, 2)
         result["seconds_by_stage"] = {k: round(v, 3) for k, v in report.seconds.items()}
