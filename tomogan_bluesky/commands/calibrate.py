@@ -12,6 +12,7 @@ from .train_data import (
     TrainingData,
     add_data_options,
     hdf5_data,
+    make_folder,
     scan_data,
     simulated_data,
     simulated_recipes,
@@ -82,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
         torch.set_num_threads(args.threads)
     network, card = load_generator(args.model)
     config = _config(args, card)
+    make_folder(args.output)
     data, unseen = _data(args, config)
     if not unseen:
         raise ConfigurationError(
@@ -104,7 +106,6 @@ def run(args: argparse.Namespace) -> int:
         for name in ("coverage", "coverage_edges", "coverage_flat", "width")
     }
     learned = {"config": config.model_dump(mode="json"), "losses": losses, **data.card}
-    args.output.mkdir(parents=True, exist_ok=True)
     path = args.output / "model.ts"
     card = card.model_copy(
         update={

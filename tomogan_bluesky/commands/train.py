@@ -13,6 +13,7 @@ from .train_data import (
     TrainingData,
     add_data_options,
     hdf5_data,
+    make_folder,
     scan_data,
     simulated_data,
 )
@@ -109,6 +110,7 @@ def _run(args: argparse.Namespace, world: "World", device: str) -> int:
     build_generator(config.network, **config.options)
     if args.resume:
         read_checkpoint(checkpoint_of(args.output, stage))
+    make_folder(args.output)
     kept = args.cache is not None or not args.simulated
     if not world.first and kept:
         world.wait()  # the first process simulates or reconstructs, the others read

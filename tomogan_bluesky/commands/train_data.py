@@ -104,6 +104,25 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def make_folder(folder: Path) -> None:
+    """Make the folder of the results, before minutes of work are put into them.
+
+    Raises
+    ------
+    ConfigurationError
+        It can't be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".writable").touch()
+        (folder / ".writable").unlink(missing_ok=True)  # other processes do the same
+    except OSError as error:
+        raise ConfigurationError(
+            f"--output {folder}: expected a folder to write the model to, got: {error.strerror}; "
+            "name one that can be made and written"
+        ) from error
+
+
 def simulated_data(args: argparse.Namespace, config: "TrainingConfig") -> TrainingData:
     """Pairs of simulated scans."""
     from ..models.artifact import TrainedOn

@@ -5,7 +5,8 @@ import shlex
 import pytest
 import torch
 
-from tomogan_bluesky.commands import train, train_data, train_stages
+from tomogan_bluesky import cli
+from tomogan_bluesky.commands import calibrate, train, train_data, train_stages
 from tomogan_bluesky.denoise.denoiser import TorchScriptDenoiser
 from tomogan_bluesky.errors import ConfigurationError, ModelNotFoundError, TrainingError
 from tomogan_bluesky.models.artifact import load_generator, load_model
@@ -34,6 +35,18 @@ def test_from_simulation_to_a_model_that_denoises(tmp_path, capsys):
     denoiser = TorchScriptDenoiser(tmp_path / "model.ts")
     assert denoiser.card.name == "tiny"
     assert denoiser(torch.rand(1, 48, 48)).shape == (1, 48, 48)
+
+
+@pytest.mark.parametrize("command", ["train", "calibrate unet4-simulated-v3"])
+def test_a_folder_that_cannot_be_written_is_known_before_anything_is_simulated(
+    command, tmp_path, capsys, monkeypatch
+):
+    for module in (train, calibrate):
+        monkeypatch.setattr(module, "simulated_data", None)
+    (tmp_path / "file").touch()
+    words = f"{command} --simulated --output {tmp_path / 'file' / 'model'}"
+    assert cli.main(shlex.split(words)) == 2
+    assert "expected a folder to write the model to" in capsys.readouterr().err
 
 
 def test_command_on_the_card_makes_the_same_model_again(tmp_path, capsys):
