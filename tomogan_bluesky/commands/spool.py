@@ -17,6 +17,7 @@ examples:
       bring everything to its server now; what is there already is not sent twice
   tomogan-bluesky spool flush 3f2a --catalog my_catalog
       bring one run to the catalog in a folder, wherever it was to go
+
 A callback that publishes to a server brings what waits for it by itself, within seconds after the
 server is back.
 """
@@ -26,12 +27,22 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "spool",
         help="list, or bring to their server, derived runs that wait on disk",
-        description="Derived runs wait on disk while their Tiled server is away.",
+        description="Derived runs wait on disk while their Tiled server is away. List them, or "
+        "bring them there.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("action", choices=("list", "flush"))
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="beginnings of uids (default: all)")
+    parser.add_argument(
+        "action",
+        choices=("list", "flush"),
+        help="list: what waits; flush: bring it to its server now",
+    )
+    parser.add_argument(
+        "runs",
+        nargs="*",
+        metavar="RUN",
+        help="uids of derived runs, or their beginnings (default: all)",
+    )
     parser.add_argument("--spool", type=Path, metavar="DIR", help="folder (default: this user's)")
     to = parser.add_mutually_exclusive_group()
     to.add_argument("--to", metavar="SERVER", help="address or profile (default: each its own)")
@@ -41,15 +52,23 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..errors import PublishError
     from ..publish.spool import Spool, default_folder
 
     spool = Spool(args.spool or default_folder(), 0.0)
-    runs = [r for r in spool.waiting() if not args.runs or _is_named(r.uid, args.runs)]
+    there = spool.waiting()
+    for name in args.runs:
+        if not any(run.uid.startswith(name) for run in there):
+            raise PublishError(
+                f"run {name!r}: expected the beginning of a uid that waits in {spool.folder}, got "
+                "none; see: tomogan-bluesky spool list"
+            )
+    runs = [run for run in there if not args.runs or run.uid.startswith(tuple(args.runs))]
+    if not runs and not args.json:
+        print(f"nothing waits in {spool.folder}")
     if args.action == "list":
         for waiting in runs:
             print(_told({**(waiting.about or {}), "bytes": waiting.size_bytes()}, args.json))
-        if not runs and not args.json:
-            print(f"nothing waits in {spool.folder}")
         return 0
     left = 0
     for waiting, outcome, why in _flush(runs, args):
@@ -61,10 +80,6 @@ def run(args: argparse.Namespace) -> int:
             if why:
                 print(why, file=sys.stderr)
     return 1 if left else 0
-
-
-def _is_named(uid: str, names: list[str]) -> bool:
-    return any(uid.startswith(name) for name in names)
 
 
 def _told(about: dict[str, Any], as_json: bool) -> str:
