@@ -88,10 +88,11 @@ class TomoGANCallback:
     publish : Tiled client, str, callable(name, doc), or a list of these
         Where the derived runs go. A string that starts with "http" is the address of a Tiled
         server, another string a Tiled profile; the API key comes from ``TILED_API_KEY``. With a
-        process, these are used by the worker; a client or a callable is used on a thread here.
+        worker process, addresses and profiles are used there; a client or a callable is used on a
+        thread of this process.
     model : str, Path, Denoiser or None
-        Name of a shipped model, path of a model file, or (with a thread) a denoiser; None publishes
-        the reconstruction alone.
+        Name of a shipped model, path of a model file, "registry:FOLDER", or (with
+        ``worker="thread"``) a denoiser; None publishes the reconstruction alone.
     scan, reconstruction, live, denoising, publishing : configurations
         Frozen settings; the defaults find the detector and the angle in the descriptors.
     worker : "process", "thread" or WorkerConfig

@@ -63,7 +63,8 @@ class ScanConfig(Config):
     file_wait_s: float = Field(default=10.0, ge=0.0)
     """Seconds to wait for a file, or for frames in it, that the documents promise."""
     memory_gib: float = Field(default=4.0, gt=0.0)
-    """Most memory to reconstruct a scan in, in the end, without the frames that came inside events:
-    frames are read, and slabs are cut, so that it is kept to. See also live.memory_gib."""
+    """Most memory for the reconstruction after the end of a scan: the blocks that are read and the
+    slabs are made small enough. Frames that came inside events are not counted. See also
+    live.memory_gib."""
     rows: Rows | None = None
     """Detector rows [first, last) to reconstruct; None: all."""

@@ -67,11 +67,11 @@ class Generator(nn.Module):
         return self._denoised(x, noise, self._body(x, noise))
 
     def _unit(self, noise: torch.Tensor) -> torch.Tensor:
-        """What one is in the network, in 1/pixel."""
+        """The attenuation, in 1/pixel, that is 1 inside the network, before `input_scale`."""
         return noise.clamp_min(self.smallest_noise).view(-1, 1, 1, 1)
 
     def _body(self, x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """What the body makes of slices."""
+        """The body's output for slices in 1/pixel, which are extended for it and cut again."""
         z = x / self._unit(noise)
         height, width = x.shape[2], x.shape[3]
         bottom, right = -height % self.multiple, -width % self.multiple
@@ -79,7 +79,7 @@ class Generator(nn.Module):
         return self.body(z * self.input_scale)[:, :, :height, :width]
 
     def _denoised(self, x: torch.Tensor, noise: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-        """Slices in 1/pixel, from what the body made of them."""
+        """Slices in 1/pixel, from the body's output `out` for the slices `x`."""
         if self.residual:
             middle = self.depth // 2
             return x[:, middle : middle + 1] + noise.view(-1, 1, 1, 1) * out

@@ -180,7 +180,7 @@ class SliceChecks:
             most = max(set(self._strange), key=self._strange.count)
             said.append(
                 f"{len(self._strange)} of {n} checked slices are unlike those that model "
-                f"{self.card.name!r} knows, most in: {most}; its denoised slices and its "
-                "uncertainty are not calibrated there: train or calibrate it with such scans"
+                f"{self.card.name!r} knows; they differ most in: {most}; its denoised slices and "
+                "its uncertainty are not calibrated there: train or calibrate it with such scans"
             )
         return said

@@ -24,8 +24,8 @@ from ..recon.tilt import align_rows, row_shifts
 from .fallback import Computation, DenoisingElsewhere
 from .memory import MemoryPlan, plan_memory
 
-# Rows and projections, all over the scan, from which the rotation centre is found; at least so many
-# projections, and less than twice. The method that asks for most of them groups more than 384.
+# The rotation centre is found from at most so many rows, and from so many projections, or up to
+# twice as many, evenly spread; of even more `recon.wedge` would only take means.
 _CENTRE_ROWS = 16
 _CENTRE_ANGLES = 384
 
@@ -74,7 +74,7 @@ def find_rotation_centre(
     """
     first, last = rows
     spread = slice(first, last, max(1, -(-(last - first) // _CENTRE_ROWS)))
-    # To read a few rows of a compressed frame is to read the frame.
+    # Some projections only: to read a few rows of a compressed frame, all of it has to be read.
     angles = list(range(0, len(theta), max(1, len(theta) // _CENTRE_ANGLES)))
     with suppress(RotationCentreError):  # find_centre says what it misses
         angles = sorted({*angles, *opposed_pair(theta)})

@@ -84,7 +84,10 @@ class LiveScan:
         self._theta: dict[int, float] = {}
         self._clamped: dict[int, int] = {}
         self._rows: list[tuple[int, int]] = []
+        # Known once it has begun.
         self._gridded: IncrementalGridrec | None = None
+        self._references: References
+        self._preprocess: Preprocessing
         self.preview_rows: list[int] = []
         self.why_not = self._why_never()
         self._given_up = bool(self.why_not) and not self._previews_are_possible()
@@ -321,7 +324,7 @@ class LiveScan:
         self._gridded = None  # its memory is needed for the whole scan
 
     def _why_not_this(self, scan: Scan, geometry: ScanGeometry) -> str:
-        """What is other in the end than it looked before."""
+        """How the finished scan differs from what was expected; empty where it does not."""
         if self._gridded is None:
             return "darks, flats or angles were not known before the last projections came"
         n_angles, n_used = len(self._gridded.arrived), len(scan.projections)

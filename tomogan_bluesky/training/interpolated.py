@@ -1,11 +1,11 @@
 """Slices as a back-projection that interpolates linearly would show them.
 
-Enter: slices of gridrec and what they should have been. Leave: their scores, and those of the same
-slices as smooth as a back-projection makes them that interpolates linearly between the columns of a
-filtered projection. That convolves it with a triangle two columns wide, which by the Fourier slice
-theorem multiplies the spectrum of the slice, signal and noise alike, by sinc² of the frequency.
-What it aliases besides, noise for the most part, is left out. Figures of image quality can only be
-compared where slices are equally smooth.
+Enter: slices of gridrec and what they should have been. Leave: their scores, and the scores of the
+same slices after smoothing. A back-projection that interpolates linearly between the columns of a
+filtered projection convolves the projection with a triangle two columns wide. By the Fourier slice
+theorem this multiplies the spectrum of the slice, signal and noise alike, by sinc² of the
+frequency. Such a back-projection also aliases, noise for the most part; that is not imitated.
+Figures of image quality can only be compared where slices are equally smooth.
 """
 
 from collections.abc import Iterator
@@ -17,11 +17,11 @@ from .pinned import PinnedSlices
 from .scoring import Result, score
 
 LINEAR = "-linear"
-"""What the name of a pinned set ends with, when it is seen so."""
+"""Ends the name of a pinned set whose slices are smoothed so."""
 
 
 def interpolated(images: np.ndarray) -> np.ndarray:
-    """Slices through sinc² of the radial frequency: float32, shape (slice, y, x), any unit."""
+    """Slices smoothed by sinc² of the radial frequency: float32, shape (slice, y, x), any unit."""
     height, width = images.shape[1:]
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
     spectrum = np.fft.rfft2(images) * np.sinc(frequency) ** 2
@@ -29,7 +29,7 @@ def interpolated(images: np.ndarray) -> np.ndarray:
 
 
 class Views:
-    """Scores what was made of a pinned set, and does so again as it would look interpolated.
+    """Scores images of a pinned set as they are, and again smoothed by `interpolated`.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ class Views:
         Name of the set.
     slices : PinnedSlices
     linear : bool
-        Whether to give the second view too, whose case ends with `LINEAR`.
+        Whether to give the second score too, under the name of the set with `LINEAR` behind it.
     """
 
     def __init__(self, case: str, slices: PinnedSlices, linear: bool) -> None:
@@ -55,7 +55,7 @@ class Views:
         ms_a_slice: float | None = None,
         share: float = 1.0,
     ) -> Iterator[Result]:
-        """One result a view: see `scoring.score`."""
+        """One result, or two: see `scoring.score`."""
         yield score(self._case, dose, method, images, self._slices, ms_a_slice, share)
         if self._linear is not None:
             case, seen = self._case + LINEAR, interpolated(images)

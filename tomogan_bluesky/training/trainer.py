@@ -158,10 +158,11 @@ def train(
             if critic is not None:
                 watch.after_step(progress.step, values["discriminator"], values["spread"])
             if not math.isfinite(values["loss"]):
+                kept = f"; the last good state is in {checkpoint}" if checkpoint.exists() else ""
                 raise TrainingError(
                     f"step {progress.step}: expected a finite loss, got {values['loss']}; look "
                     "at the pairs, or start anew with a lower learning_rate (now "
-                    f"{config.learning_rate:g}); the last good state is in {checkpoint}"
+                    f"{config.learning_rate:g}){kept}"
                 )
             state.optimiser.step()
             state.update_average()
