@@ -78,8 +78,8 @@ def draw(
     title: str,
     uncertainty: np.ndarray | None = None,
 ) -> None:
-    """Write a picture of one slice: phantom, reconstruction, denoised, and what is left over; where
-    it is known, beside what was said beforehand of how much that may be.
+    """Write a picture of one slice: phantom, reconstruction, denoised, denoised less phantom, and
+    the uncertainty where it is known.
 
     Parameters
     ----------
@@ -88,7 +88,8 @@ def draw(
     truth, reconstruction, denoised : float32 arrays, shape (y, x), 1/pixel
     title : str
     uncertainty : float32 array, shape (y, x), 1/pixel, optional
-        Half-width of the interval that nine of ten errors are within.
+        Half-width of the interval that nine of ten errors are within. An error of denoising is the
+        difference from the reconstruction without noise; that from the phantom is larger.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -117,7 +118,7 @@ def draw(
     figure.colorbar(shown, ax=axes[3], label="1/pixel", pad=0.02, shrink=0.78, aspect=25)
     if uncertainty is not None:
         shown = axes[4].imshow(uncertainty, cmap="magma", vmin=0, vmax=limit)
-        axes[4].set_title("uncertainty: nine of ten are within")
+        axes[4].set_title("uncertainty of the denoising")
         figure.colorbar(shown, ax=axes[4], label="1/pixel", pad=0.02, shrink=0.78, aspect=25)
     _scale_bar(axes[0], truth.shape[1])
     for axis in axes:
