@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 _EXAMPLES = """\
 examples:
   tomogan-bluesky train --simulated --minutes 45 --output my_model
-      as the model that ships with the package was made; the file is my_model/model.ts
+      a model of single slices, my_model/model.ts; the commands that made the model that ships
+      with the package are in its card, as training_command
   tomogan-bluesky train --simulated --minutes 45 --output my_model --resume
       go on where an interrupted training was saved last
   tomogan-bluesky train --simulated --stage gan --steps 2000 --output my_model

@@ -51,7 +51,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default="standard",
         choices=("standard", "review"),
         help="review: what the review of TomoGAN says: 512 columns, batches of 16, Adam at 2e-4, "
-        "200 epochs, four processes, VGG-16",
+        "200 epochs, four processes, VGG-16; the defaults below are those of standard",
     )
     budget = stages.add_mutually_exclusive_group()
     budget.add_argument("--minutes", type=float, help="wall time of the training (45)")
@@ -69,7 +69,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     stages.add_argument("--ssim-weight", type=float, help="of SSIM, of one scale, in the loss (0)")
     stages.add_argument("--ms-ssim-weight", type=float, help="of MS-SSIM in the loss (0)")
     stages.add_argument("--adversarial-loss", choices=("bce", "hinge"), help="bce (default)")
-    stages.add_argument("--adversarial-weight", type=float, help="(1e-2)")
+    stages.add_argument("--adversarial-weight", type=float, help="(3e-2)")
     stages.add_argument(
         "--feature-backbone",
         choices=("encoder", "fixed", "vgg16"),
