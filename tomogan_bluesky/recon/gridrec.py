@@ -51,8 +51,8 @@ class Gridrec:
     filter : str
         One of `config.FilterName`.
     oversampling : float
-        Size of the Fourier grid in image widths. The convolution with the ramp wraps around below
-        2, which is not visible from 1.25 on: a disc of 1 comes out as 1.000 all the same.
+        Size of the Fourier grid in image widths, from 1.25 on. The convolution with the ramp wraps
+        around below 2, which is not visible here: a disc of 1 comes out as 1.000 all the same.
     device : str or torch.device
 
     Attributes
@@ -60,6 +60,11 @@ class Gridrec:
     geometry : ScanGeometry
     origin : tuple of int
         Pixel (row, column) of the rotation axis in the slices.
+
+    Raises
+    ------
+    ReconstructionError
+        No such filter, or a grid that is too small.
     """
 
     def __init__(

@@ -24,7 +24,7 @@ class Projector:
     ----------
     geometry : ScanGeometry
     oversampling : float
-        Size of the Fourier grid in image widths. From 2 on nothing wraps around.
+        Size of the Fourier grid in image widths, from 1.25 on. From 2 on nothing wraps around.
     device : str or torch.device
 
     Attributes

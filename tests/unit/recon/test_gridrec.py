@@ -1,12 +1,18 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 
+from tomogan_bluesky.config import ReconstructionConfig
 from tomogan_bluesky.errors import ReconstructionError
 from tomogan_bluesky.geometry import ScanGeometry
 from tomogan_bluesky.recon.fbp import FBP
 from tomogan_bluesky.recon.gridrec import Gridrec
-from tomogan_bluesky.recon.kernel import KaiserBessel
+from tomogan_bluesky.recon.incremental import IncrementalGridrec
+from tomogan_bluesky.recon.iterative import SIRT
+from tomogan_bluesky.recon.kernel import LEAST_OVERSAMPLING, KaiserBessel
+from tomogan_bluesky.recon.project import Projector
 
 METHODS = pytest.mark.parametrize("method", [Gridrec, FBP])
 DEGREES = np.deg2rad(np.arange(360))
@@ -249,9 +255,31 @@ def test_refuses_one_direction_and_settings_that_do_not_exist(method):
         method(one, "shep")
 
 
-def test_refuses_a_grid_smaller_than_the_slice(geometry):
-    with pytest.raises(ReconstructionError, match="slice's width, got 0.5 widths"):
-        Gridrec(geometry, oversampling=0.5)
+@pytest.mark.parametrize("oversampling", [0.5, 1.0, 1.2, np.inf, np.nan])
+def test_refuses_a_grid_that_is_too_small(oversampling):
+    """With 600 columns a slice does not even fit into the grid of an oversampling of 1."""
+    geometry = ScanGeometry(np.arange(5) * np.pi / 5, 300.0, 600)
+    for method in (
+        Gridrec,
+        Projector,
+        partial(SIRT, iterations=1),
+        partial(IncrementalGridrec, n_slices=1),
+    ):
+        with pytest.raises(ReconstructionError, match=r"at least 1\.25 image widths, got"):
+            method(geometry, oversampling=oversampling)
+
+
+def test_the_configuration_allows_what_is_not_refused():
+    (least,) = (
+        bound.ge
+        for bound in ReconstructionConfig.model_fields["oversampling"].metadata
+        if hasattr(bound, "ge")
+    )
+    assert least == LEAST_OVERSAMPLING
+    for n_columns in (96, 97, 600, 601):
+        geometry = ScanGeometry(np.arange(5) * np.pi / 5, 50.0, n_columns)
+        slices = Gridrec(geometry, oversampling=least)(torch.rand(1, 5, n_columns))
+        assert torch.isfinite(slices).all()
 
 
 @METHODS
