@@ -14,6 +14,7 @@ from ..config import ReconstructionConfig
 from ..errors import ConfigurationError
 from ..recon.filters import transform_size
 from ..recon.gridding import BATCH
+from ..recon.inverse import half_bytes
 from ..recon.kernel import KERNEL_WIDTH
 from ..recon.preprocess import Preprocessing
 
@@ -161,7 +162,7 @@ def _reconstruction(config: ReconstructionConfig, n_angles: int, n_columns: int)
     # twice, and how many they are.
     table = 8 * KERNEL_WIDTH**2 * n_samples
     at_hand = max(_AT_HAND, 15 * cells, _AT_HAND_OF_EACH * torch.get_num_threads())
-    grid, half = 8 * batch * cells, 8 * batch * n_columns * (size // 2 + 1)
+    grid, half = 8 * batch * cells, half_bytes(batch, n_columns, size)
     gridrec = table + 12 * cells + at_hand + 8 * batch * n_samples + half
     sinograms, slices = _FLOAT * batch * n_angles * n_columns, _FLOAT * batch * n_columns**2
     match config.method:

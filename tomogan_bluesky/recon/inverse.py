@@ -53,10 +53,7 @@ class InverseTransform:
         if grid.transposed:
             top, left, of_rows, of_columns = left, top, of_columns, of_rows
         n = len(of_rows)
-        n_parts = math.ceil(n / _ROWS[device.type])
-        if top + n_parts * math.ceil(n / n_parts) > grid.size:  # the last part would not be whole
-            n_parts = 1
-        length = math.ceil(n / n_parts)
+        n_parts, length = _parts_of_rows(n, _ROWS[device.type])
         self._rows = cut(0, n, length)
         self._top = slice(top, top + n_parts * length)
         self._left = slice(left, left + n)
@@ -163,6 +160,30 @@ class InverseTransform:
 
         pieces = itertools.product(range(len(out)), range(len(self._rows)))
         threads.map(transform, *zip(*pieces, strict=True))
+
+
+def half_bytes(n_slices: int, n_columns: int, size: int) -> int:
+    """Bytes that `InverseTransform.half` takes on a processor, whether transposed or not.
+
+    Parameters
+    ----------
+    n_slices : int
+    n_columns : int
+        Of the slices.
+    size : int
+        Of the grid.
+    """
+    n_parts, length = _parts_of_rows(n_columns, _ROWS["cpu"])
+    return 4 * n_slices * (size // 2 + 1) * n_parts * _padded(2 * length)
+
+
+def _parts_of_rows(n: int, most: int) -> tuple[int, int]:
+    """In how many parts of how many rows each a slice is transformed.
+
+    The last part may reach over the slice by a few rows, for which the grid has room.
+    """
+    n_parts = math.ceil(n / most)
+    return n_parts, math.ceil(n / n_parts)
 
 
 def cut(start: int, stop: int, length: int) -> list[slice]:
