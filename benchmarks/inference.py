@@ -22,7 +22,8 @@ from pathlib import Path
 import torch
 
 from tomogan_bluesky.denoise.denoiser import TorchScriptDenoiser
-from tomogan_bluesky.models.artifact import ModelCard, TrainedOn, export_model
+from tomogan_bluesky.models.artifact import export_model
+from tomogan_bluesky.models.card import ModelCard, TrainedOn
 from tomogan_bluesky.models.generator import Generator, build_generator, describe_generator
 
 # Every preset; unet4 in its default width and in that of the review.

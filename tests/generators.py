@@ -4,7 +4,8 @@ from pathlib import Path
 
 import torch
 
-from tomogan_bluesky.models.artifact import ModelCard, TrainedOn, export_model
+from tomogan_bluesky.models.artifact import export_model
+from tomogan_bluesky.models.card import ModelCard, TrainedOn
 from tomogan_bluesky.models.generator import build_generator, describe_generator
 from tomogan_bluesky.models.uncertainty import UncertainGenerator
 from tomogan_bluesky.trust.calibration import Calibration

@@ -33,6 +33,7 @@ LAYERS = {
     "denoise": 2,
     "trust": 2,
     "models.artifact": 2,
+    "models.card": 2,
     "models.registry": 2,
     "publish.documents": 2,
     "publish.identity": 2,

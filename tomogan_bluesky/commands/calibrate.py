@@ -21,7 +21,7 @@ from .train_data import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..models.artifact import ModelCard
+    from ..models.card import ModelCard
     from ..training.calibrating import Unseen
     from ..training.settings import TrainingConfig
 

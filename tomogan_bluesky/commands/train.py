@@ -29,7 +29,7 @@ from .train_stages import (
 )
 
 if TYPE_CHECKING:
-    from ..models.artifact import ModelCard
+    from ..models.card import ModelCard
     from ..training.processes import World
     from ..training.settings import TrainingConfig
 
@@ -173,7 +173,8 @@ def _card(
 ) -> "ModelCard":
     import torch
 
-    from ..models.artifact import ModelCard, load_generator
+    from ..models.artifact import load_generator
+    from ..models.card import ModelCard
     from ..models.generator import describe_generator
 
     config, progress = trained.stages[-1]

@@ -15,7 +15,7 @@ from ..errors import ConfigurationError, NoScansError
 from .scan_options import add_catalog_options, add_scan_options, parse_query, scan_reader
 
 if TYPE_CHECKING:
-    from ..models.artifact import TrainedOn
+    from ..models.card import TrainedOn
     from ..training.calibrating import Unseen
     from ..training.pairs import Pairs, SimulatedScans
     from ..training.scan_pairs import SamplePairs
@@ -125,7 +125,7 @@ def make_folder(folder: Path) -> None:
 
 def simulated_data(args: argparse.Namespace, config: "TrainingConfig") -> TrainingData:
     """Pairs of simulated scans."""
-    from ..models.artifact import TrainedOn
+    from ..models.card import TrainedOn
     from ..run.harmless import relative_noise
     from ..training.pairs import full_dose_photons, load_or_simulate
 
@@ -150,7 +150,7 @@ def simulated_data(args: argparse.Namespace, config: "TrainingConfig") -> Traini
 def hdf5_data(args: argparse.Namespace) -> TrainingData:
     """Pairs of a file."""
     from ..config import Profile, load_profile
-    from ..models.artifact import TrainedOn
+    from ..models.card import TrainedOn
     from ..training.calibrating import Unseen
     from ..training.hdf5_pairs import hdf5_pairs
 
@@ -175,7 +175,7 @@ def scan_data(args: argparse.Namespace) -> TrainingData:
     NoScansError
         Nothing answers the query, or nothing that does can be used. Says why of each run.
     """
-    from ..models.artifact import TrainedOn
+    from ..models.card import TrainedOn
     from ..training.calibrating import Unseen
     from ..training.scan_pairs import ScanPairs, some_slices, split_by_sample
 

@@ -12,7 +12,8 @@ import torch
 
 from ..config import ReconstructionConfig
 from ..errors import ConfigurationError, ModelError
-from ..models.artifact import ModelCard, load_model, model_sha256, network_of
+from ..models.artifact import load_model, model_sha256
+from ..models.card import ModelCard, network_of
 from ..trust.calibration import noise_for_contrast
 from .noise import estimate_noise
 from .refiltered import FilterChange

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 
 from ..config import FilterName, ReconstructionConfig
-from ..models.artifact import ModelCard
+from ..models.card import ModelCard
 from ..recon.filters import filter_window
 from .windows import Denoiser, has_uncertainty
 

@@ -11,7 +11,7 @@ from typing import Protocol, TypeGuard
 
 import torch
 
-from ..models.artifact import ModelCard
+from ..models.card import ModelCard
 from ..models.uncertainty import DENOISED, UNCERTAINTY
 
 

@@ -1,4 +1,4 @@
-"""Model files: a network and the card that says what it is.
+"""Model files: a network and its card, in one file.
 
 Enters and leaves: files ``*.ts`` or ``*.pt2`` (see `formats`), with the card as JSON inside, by
 path, or by name for those that ship with the package.
@@ -14,27 +14,20 @@ import logging
 import os
 from collections.abc import Mapping
 from copy import deepcopy
-from datetime import UTC, datetime
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from .._version import __version__
-from ..config import FilterName
 from ..errors import ConfigurationError, ModelError, ModelNotFoundError
-from ..trust.calibration import Calibration
-from ..trust.familiarity import Familiarity
+from .card import ModelCard, read_card
 from .formats import SUFFIXES, for_inference, read, to_exported, to_torchscript
 from .generator import Generator, build_generator, parse_generator
-from .uncertainty import DENOISED, UNCERTAINTY, UncertainGenerator, without_uncertainty
+from .uncertainty import without_uncertainty
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
 ALLOWED_MODELS = "TOMOGAN_ALLOWED_MODELS"
 """Environment variable with the path of the list of models that this machine allows."""
 
@@ -43,61 +36,6 @@ _SHIPPED_SUFFIX = ".ts"
 # extension to a multiple of 16, along either axis, and tiny.
 _PARITY_SIZES = ((48, 64), (33, 80), (64, 47), (21, 35), (5, 3))
 _PARITY = 1e-5  # of the result's range
-
-
-class TrainedOn(BaseModel):
-    """How the slices that a network learned from were reconstructed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    method: str
-    filter: FilterName
-
-
-class ModelCard(BaseModel):
-    """What is known about a model; it travels inside its file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    format_version: Literal[1] = 1
-    name: str
-    network: str
-    """Preset and options, as `build_generator` takes them: ``unet4(base=16)``."""
-    outputs: tuple[str, ...] = (DENOISED,)
-    """What the channels of the output are."""
-    calibration: Calibration | None = None
-    """How the output ``uncertainty`` becomes a half-width."""
-    familiarity: Familiarity | None = None
-    """What the slices that it was calibrated with have in common."""
-    units: Literal["1/pixel"] = "1/pixel"
-    depth: int = Field(default=1, ge=1)
-    """Adjacent slices that enter."""
-    normalisation: str = "x / noise, inside the network"
-    dose_range: tuple[float, float]
-    """Doses that were trained on, as fractions of the full dose of `training`."""
-    reconstruction: TrainedOn
-    detector: dict[str, float] | None = None
-    """Noise profile of the detector whose scans it learned from, where it is known."""
-    least_noise: float | None = None
-    """The least relative noise that it has learned from (see `harmless`); None: not known."""
-    training_command: str
-    """What made it: a line for each command, after those of the model that it began with."""
-    training: dict[str, Any] = Field(default_factory=dict)
-    metrics: dict[str, float] = Field(default_factory=dict)
-    created: datetime = Field(default_factory=lambda: datetime.now(UTC))
-    package_version: str = __version__
-    weights_sha256: str = ""
-    """Of the parameters and buffers; filled in by `export_model`, checked by `load_model`."""
-
-    @model_validator(mode="after")
-    def _uncertainty_is_calibrated(self) -> Self:
-        known = ((DENOISED,), (DENOISED, UNCERTAINTY))
-        if self.outputs not in known or (self.calibration is None) == (UNCERTAINTY in self.outputs):
-            raise ValueError(
-                f"expected the outputs {DENOISED!r} alone, or {DENOISED!r} and {UNCERTAINTY!r} "
-                f"with a calibration; got {self.outputs}, calibration {self.calibration}"
-            )
-        return self
 
 
 def export_model(generator: Generator, card: ModelCard, path: Path | str) -> ModelCard:
@@ -204,23 +142,6 @@ def load_generator(path_or_name: Path | str) -> tuple[Generator, ModelCard]:
     return generator, card
 
 
-def network_of(card: ModelCard) -> Generator:
-    """The network that a card describes, without weights: for its reach and what it needs.
-
-    Raises
-    ------
-    ModelError
-        This version does not know such a network.
-    """
-    try:
-        name, options = parse_generator(card.network)
-        with torch.device("meta"):
-            generator = build_generator(name, **options)
-            return UncertainGenerator(generator) if UNCERTAINTY in card.outputs else generator
-    except ConfigurationError as error:
-        raise ModelError(f"model {card.name!r}: {error}") from error
-
-
 def _load(
     path_or_name: Path | str, device: str | torch.device, sha256: str | None = None
 ) -> tuple[torch.nn.Module, ModelCard]:
@@ -233,9 +154,9 @@ def _load(
         )
     try:
         module, text = read(content, device)
+        card = read_card(text)
     except ModelError as error:
         raise ModelError(f"{path_or_name}: {error}") from error
-    card = _card(path_or_name, text)
     if (found := _weights_sha256(module)) != card.weights_sha256:
         raise ModelError(
             f"{path_or_name}: expected weights with sha256 {card.weights_sha256}, as its card "
@@ -315,28 +236,6 @@ def _read_shipped(name: str, known: Mapping[str, str]) -> bytes:
             "installation is damaged: install the package again"
         )
     return content
-
-
-def _card(path_or_name: Path | str, text: str | bytes) -> ModelCard:
-    where = f"{path_or_name}: "
-    try:
-        fields = json.loads(text)
-        version = fields["format_version"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"{where}expected a model card inside the file, found none; write model files with "
-            "export_model"
-        ) from error
-    if version != FORMAT_VERSION:
-        raise ModelError(
-            f"{where}expected format version {FORMAT_VERSION}, got {version}; export the model "
-            "again with this version of the package, or install the one that wrote it "
-            f"({fields.get('package_version', 'unknown')})"
-        )
-    try:
-        return ModelCard.model_validate(fields)
-    except ValidationError as error:
-        raise ModelError(f"{where}the model card is not valid: {error}") from error
 
 
 def _weights_sha256(module: torch.nn.Module) -> str:

@@ -20,7 +20,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..config import ReconstructionConfig
 from ..errors import ModelError, ModelNotFoundError
-from .artifact import ModelCard, load_model, model_sha256
+from .artifact import load_model, model_sha256
+from .card import ModelCard
 
 INDEX = "registry.json"
 _ALIKE = 0.01  # relative difference of two numbers that are the same setting

@@ -13,7 +13,7 @@ import torch
 
 from ..denoise.refiltered import FilterChange
 from ..geometry import ScanGeometry
-from ..models.artifact import ModelCard
+from ..models.card import ModelCard
 from ..trust.consistency import (
     LARGEST_EXCESS,
     LARGEST_SPOT,

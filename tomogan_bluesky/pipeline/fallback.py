@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 
 from ..denoise.windows import Denoiser, has_uncertainty
-from ..models.artifact import ModelCard
+from ..models.card import ModelCard
 from ..recon.backends import Reconstructor
 from ..recon.preprocess import Preprocessing
 

@@ -7,7 +7,7 @@ measured of them.
 from ..config import Settings
 from ..denoise.refiltered import FilterChange
 from ..intake.scan import Scan
-from ..models.artifact import ModelCard
+from ..models.card import ModelCard
 from ..pipeline.checks import SliceChecks, evenly, measure
 from ..pipeline.slabs import SlabPipeline
 from ..recon.preprocess import Fields, Preprocessing

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from ..errors import MissingFramesError
-from ..models.artifact import ModelCard
+from ..models.card import ModelCard
 
 _FEWEST_FRAMES = 2
 _LOWEST_CORRELATION = 0.02  # of neighbours

@@ -4,13 +4,8 @@ import pytest
 import torch
 from generators import CALIBRATION, CARD, export_uncertain
 
-from tomogan_bluesky.models.artifact import (
-    ModelCard,
-    export_model,
-    load_generator,
-    load_model,
-    network_of,
-)
+from tomogan_bluesky.models.artifact import export_model, load_generator, load_model
+from tomogan_bluesky.models.card import ModelCard, network_of
 from tomogan_bluesky.models.generator import PRESETS, build_generator
 from tomogan_bluesky.models.uncertainty import UncertainGenerator
 
