@@ -86,6 +86,7 @@ class Setting:
 
     def pairs(self, families: tuple[str, ...] | None, unseen: bool) -> Pairs:
         """Scans to learn from, or to be scored on."""
+        chosen: dict[str, Any] = {} if families is None else {"families": families}
         recipe = SimulatedScans(
             size=self.size,
             n_angles=round(1.57 * self.size),
@@ -93,7 +94,7 @@ class Setting:
             realisations=len(DOSES),
             doses=DOSES if unseen else None,
             seed=1000 * self.seed + 999 * unseen,
-            **({} if families is None else {"families": families}),
+            **chosen,
         )
         return simulate_pairs(recipe, progress=False)
 

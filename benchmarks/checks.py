@@ -11,6 +11,7 @@ and of the strangest spot over the slices, and the share of them that is remarke
 import argparse
 import json
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,11 @@ def versions(clean: torch.Tensor, noisy: torch.Tensor, denoised: torch.Tensor) -
     }
 
 
+def frames_of(sinograms: torch.Tensor, angles: list[int], part: slice) -> np.ndarray:
+    """Some projections of some rows, (row, angle, column)."""
+    return sinograms[part, angles].numpy()
+
+
 def rows(model: str, doses: list[float], size: int) -> Iterator[dict[str, Any]]:
     """Figures of each version at each dose."""
     recipe = PINNED_SETS[_SET].model_copy(update={"size": size, "n_angles": 402 * size // 256})
@@ -54,7 +60,7 @@ def rows(model: str, doses: list[float], size: int) -> Iterator[dict[str, Any]]:
         sinograms = scans.measured(dose)
         noisy = reconstruct(sinograms)
         measured = measure(
-            lambda angles, part, of=sinograms: of[part, angles].numpy(),
+            partial(frames_of, sinograms),
             lambda frames, row, angles: torch.from_numpy(frames)[0],
             lambda row: (row, row + 1),
             scans.geometry,

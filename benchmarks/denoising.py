@@ -25,7 +25,7 @@ import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 # As the command line of the package does; read when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -137,7 +137,7 @@ def print_json(results: list[Result], found: list[tuple[str, Verdict]], by_kind:
     """One object a line."""
     for result in results:
         case = f"{result.case} dose {result.dose:g}"
-        row = {"benchmark": "denoising", "case": case, "method": result.method}
+        row: dict[str, Any] = {"benchmark": "denoising", "case": case, "method": result.method}
         for name in result.scores:
             unit = _UNITS.get(name, "")
             print(json.dumps({**row, "metric": name, "value": result.mean(name), "unit": unit}))

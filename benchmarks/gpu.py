@@ -19,12 +19,15 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
 
 from tomogan_bluesky.geometry import ScanGeometry
+from tomogan_bluesky.models.base import channels_last
 from tomogan_bluesky.models.generator import PRESETS, build_generator
+from tomogan_bluesky.recon.backends import Reconstructor
 from tomogan_bluesky.recon.fbp import FBP
 from tomogan_bluesky.recon.flatfield import attenuation, transmission
 from tomogan_bluesky.recon.gridrec import BATCH, Gridrec
@@ -109,14 +112,14 @@ def machine(bench: Bench, quick: bool) -> Iterator[Row]:
             return
         host = torch.empty(size, pin_memory=True)
         for name, to, of in (("PCIe in", source, host), ("PCIe out", host, source)):
-            time_s = bench.seconds(lambda t=to, o=of: t.copy_(o, non_blocking=True))
+            time_s = bench.seconds(partial(to.copy_, of, non_blocking=True))
             yield case, name, "speed", 4 * size / time_s / 1e9, "GB/s"
 
     def products() -> Iterator[Row]:
         n = 128 if quick else 8192
         for name, dtype in (("fp16", torch.float16), ("bf16", torch.bfloat16)):
             a = torch.ones((n, n), dtype=dtype, device=bench.device)
-            rate = 2 * n**3 / bench.seconds(lambda a=a: a @ a) / 1e12
+            rate = 2 * n**3 / bench.seconds(partial(torch.matmul, a, a)) / 1e12
             yield case, f"matrix product, {name}", "speed", rate, "TFLOP/s"
 
     yield from bench.attempt(case, "copies", copies)
@@ -129,6 +132,13 @@ def on_device(bench: Bench, geometry: ScanGeometry) -> Iterator[Row]:
     case = f"{n}x{geometry.n_angles}"
     n_slices = BATCH[device.type]
     shape = (n_slices, geometry.n_angles, n)
+
+    def rows(name: str, limit: str | None, make: Callable[[], Reconstructor]) -> Iterator[Row]:
+        reconstruct = make()
+        sinograms = torch.rand(shape, device=device)
+        time_s = bench.seconds(lambda: reconstruct(sinograms))
+        yield from speed(case, name, n_slices, time_s, limit, n)
+
     for name, limit, make in (
         ("gridrec 1.25", "memory", lambda: Gridrec(geometry, "shepp", 1.25, device)),
         ("fbp", "tensor cores", lambda: FBP(geometry, "shepp", device)),
@@ -139,14 +149,7 @@ def on_device(bench: Bench, geometry: ScanGeometry) -> Iterator[Row]:
             lambda: TotalVariation(geometry, ITERATIONS, device=device),
         ),
     ):
-
-        def rows(name=name, limit=limit, make=make) -> Iterator[Row]:
-            reconstruct = make()
-            sinograms = torch.rand(shape, device=device)
-            time_s = bench.seconds(lambda: reconstruct(sinograms))
-            yield from speed(case, name, n_slices, time_s, limit, n)
-
-        yield from bench.attempt(case, name, rows)
+        yield from bench.attempt(case, name, partial(rows, name, limit, make))
 
 
 class Conveyor:
@@ -271,14 +274,20 @@ def network(bench: Bench, name: str, size: int, n_slices: int) -> Iterator[Row]:
         ("bf16", torch.bfloat16),
     ):
         for layout, memory_format in layouts.items():
-            cast = copy.deepcopy(model).to(dtype=dtype, memory_format=memory_format)
+            cast = copy.deepcopy(model).to(dtype=dtype)
+            if memory_format == torch.channels_last:
+                channels_last(cast)
             values = x.to(dtype=dtype, memory_format=memory_format)
             level = noise.to(dtype)
             for kind in kinds if bench.on_gpu else kinds[:2]:
                 label = f"{precision}{layout}, {kind}"
 
                 def rows(
-                    label=label, kind=kind, cast=cast, values=values, level=level
+                    label: str = label,
+                    kind: str = kind,
+                    cast: torch.nn.Module = cast,
+                    values: torch.Tensor = values,
+                    level: torch.Tensor = level,
                 ) -> Iterator[Row]:
                     run = torch.jit.freeze(torch.jit.script(cast)) if "Torch" in kind else cast
                     run = as_graph(run, values, level) if "graph" in kind else run

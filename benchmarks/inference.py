@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -87,7 +88,7 @@ def methods_of(
             continue
         export_model(generator, card, folder / file)
         denoiser = TorchScriptDenoiser(folder / file, device)
-        methods[name] = lambda d=denoiser: d(slices, context)
+        methods[name] = partial(denoiser, slices, context)
     return methods
 
 

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import event_model
 import h5py
@@ -30,7 +31,7 @@ from tomogan_bluesky.intake.frame_store import FrameStore
 from tomogan_bluesky.intake.scan import Scan
 from tomogan_bluesky.intake.uris import file_uri
 
-Documents = list[tuple[str, dict]]
+Documents = list[tuple[str, Any]]
 SLAB_ROWS = 8
 FLUSH = 10  # frames that a stream_datum tells of: half a second at 20 frames a second
 
@@ -72,7 +73,7 @@ def read_hdf5(path: Path) -> np.ndarray:
 
 
 def scan(
-    frames: np.ndarray, stream: Callable[..., Iterator[tuple[str, dict]]], external: bool
+    frames: np.ndarray, stream: Callable[..., Iterator[tuple[str, Any]]], external: bool
 ) -> Documents:
     """The documents of a run with one stream of projections, which `stream` makes."""
     n_angles, rows, columns = frames.shape
@@ -92,7 +93,7 @@ def scan(
     ]
 
 
-def page_of_angles(descriptor, angles: list[float], **more: list) -> tuple[str, dict]:
+def page_of_angles(descriptor: Any, angles: list[float], **more: list) -> tuple[str, Any]:
     """One event page for all points."""
     data = {"rotation": angles, **more}
     times = [1e9 + i for i in range(len(angles))]
@@ -109,7 +110,7 @@ def page_of_angles(descriptor, angles: list[float], **more: list) -> tuple[str, 
 def in_events(frames: np.ndarray, paged: bool) -> Documents:
     """Frames inside events, or in pages of them."""
 
-    def stream(run, descriptor, angles):
+    def stream(run: Any, descriptor: Any, angles: list[float]) -> Iterator[tuple[str, Any]]:
         events = [
             descriptor.compose_event(
                 data={"camera": frame, "rotation": angle},
@@ -132,7 +133,7 @@ def in_events(frames: np.ndarray, paged: bool) -> Documents:
 def area_detector(frames: np.ndarray, path: Path) -> Documents:
     """A resource, and a datum and an event for each frame."""
 
-    def stream(run, descriptor, angles):
+    def stream(run: Any, descriptor: Any, angles: list[float]) -> Iterator[tuple[str, Any]]:
         resource = run.compose_resource(
             spec="AD_HDF5",
             root=str(path.parent),
@@ -161,7 +162,7 @@ def area_detector(frames: np.ndarray, path: Path) -> Documents:
 def fly_scan(frames: np.ndarray, uri: str, mimetype: str, parameters: dict) -> Documents:
     """A stream_resource, and a stream_datum for each half second."""
 
-    def stream(run, descriptor, angles):
+    def stream(run: Any, descriptor: Any, angles: list[float]) -> Iterator[tuple[str, Any]]:
         resource = run.compose_stream_resource(
             mimetype=mimetype, uri=uri, data_key="camera", parameters=parameters
         )

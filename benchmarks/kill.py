@@ -25,6 +25,7 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from bluesky import RunEngine
@@ -36,7 +37,7 @@ from tomogan_bluesky.recon.beam import Beam
 from tomogan_bluesky.recon.phantoms import make_phantom
 from tomogan_bluesky.report import RunReport
 from tomogan_bluesky.sim.beamline import SimBeamline
-from tomogan_bluesky.sim.plans import tomo_scan
+from tomogan_bluesky.sim.plans import Plan, tomo_scan
 
 ANGLES_DEG = np.linspace(0.0, 180.0, 61)
 COLUMNS, ROWS = 64, 4
@@ -48,7 +49,7 @@ def make_beamline() -> SimBeamline:
     return SimBeamline(phantom, ANGLES_DEG, Beam(), rotation_centre=32.2)
 
 
-def scan(beamline: SimBeamline):
+def scan(beamline: SimBeamline) -> Plan:
     """The plan of a scan."""
     return tomo_scan(
         beamline.camera,
@@ -80,7 +81,7 @@ class Killer(threading.Thread):
             self.killed_at = time.perf_counter()
 
 
-def digest(run) -> str:
+def digest(run: Any) -> str:
     """Sha256 of the volumes of a derived run."""
     sha = hashlib.sha256()
     for key in ("reconstruction", "denoised"):
@@ -152,10 +153,10 @@ def measure(count: int, seed: int, limit_s: float, folder: str) -> list[tuple[st
         def one() -> tuple[str, RunReport, float, float]:
             plan = scan(make_beamline())  # anew: its noise is the same in each scan
             start = time.perf_counter()
-            (uid,) = RE(plan)
+            RE(plan)
             scanned = time.perf_counter()
             (report,) = callback.wait(limit_s)
-            return uid, report, scanned, time.perf_counter() - start
+            return report.raw_uid, report, scanned, time.perf_counter() - start
 
         try:
             first = one()[1].derived_uid  # starts the worker

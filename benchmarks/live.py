@@ -24,7 +24,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import product
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,6 +57,8 @@ def catalog(folder: str) -> Iterator:
     """A Tiled server in a process of its own."""
     command = [sys.executable, "-c", _SERVE, folder]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
         process.stdout.readline()
         with serve_catalog(folder) as server:
             yield server
@@ -109,13 +113,13 @@ def measure(
                 raw: dict[str, str] = {}
                 RE.subscribe(lambda name, doc, raw=raw: raw.update(uid=doc["uid"]), "start")
 
-                def derived(raw: dict = raw):
+                def derived(raw: dict[str, str] = raw) -> Any:
                     return client[derived_runs(client, raw)[-1]]
 
-                def has_preview(derived=derived) -> bool:
+                def has_preview(derived: Callable[[], Any] = derived) -> bool:
                     return len(derived()["preview"]["n_projections"].read()) > 0
 
-                def has_slices(least: int, derived=derived) -> bool:
+                def has_slices(least: int, derived: Callable[[], Any] = derived) -> bool:
                     slices = derived()["primary"]["denoised"]
                     return len(slices) >= least and bool(np.isfinite(slices[least - 1]).all())
 
@@ -123,8 +127,8 @@ def measure(
                 if n > 0:  # in the first round the worker has to start
                     watchers = {
                         "first preview": Watcher(has_preview),
-                        "first slice": Watcher(lambda has=has_slices: has(1)),
-                        "last slice": Watcher(lambda has=has_slices: has(ROWS)),
+                        "first slice": Watcher(partial(has_slices, 1)),
+                        "last slice": Watcher(partial(has_slices, ROWS)),
                     }
                 RE(
                     tomo_scan(

@@ -25,6 +25,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 import torch
 
+from tomogan_bluesky.models.base import channels_last
 from tomogan_bluesky.models.generator import build_generator
 from tomogan_bluesky.training.crops import Batch, Crops
 from tomogan_bluesky.training.pairs import Pairs
@@ -90,7 +91,8 @@ class FromDisk:
 
 def step_of(config: TrainingConfig, device: str) -> Callable[[], None]:
     """One step of training, on crops that are there already."""
-    network = build_generator("unet4", base=16).to(device).to(memory_format=torch.channels_last)
+    network = build_generator("unet4", base=16).to(device)
+    channels_last(network)
     optimiser = torch.optim.Adam(network.parameters(), 1e-4)
     shape = (config.batch, 1, config.crop, config.crop)
     x = torch.randn(shape, device=device).contiguous(memory_format=torch.channels_last)

@@ -16,6 +16,7 @@ import os
 import resource
 import sys
 from pathlib import Path
+from typing import Any
 
 # As the command line of the package does; read when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -133,7 +134,9 @@ def main() -> int:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     shape = (90, 64, 128) if arguments.quick else (1500, 2048, 2048)
-    steps = {"stripes": {"method": "sorting"}, "phase": PHASE} if arguments.steps else {}
+    steps: dict[str, Any] = (
+        {"stripes": {"method": "sorting"}, "phase": PHASE} if arguments.steps else {}
+    )
     config = ReconstructionConfig(preprocessing=PreprocessingConfig(**steps))
     plan = reconstruct(shape, arguments.slabs, arguments.memory_gib, config)
     peak = peak_bytes()

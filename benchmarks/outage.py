@@ -38,6 +38,7 @@ from tomogan_bluesky import PublishingConfig, ReconstructionConfig, TomoGANCallb
 from tomogan_bluesky.publish.catalog import attempts
 from tomogan_bluesky.publish.connection import connect
 from tomogan_bluesky.publish.spool import Spool, default_folder
+from tomogan_bluesky.report import RunReport
 from tomogan_bluesky.serving.inbox import Inbox, Source
 
 Figures = list[tuple[str, float, str]]
@@ -153,15 +154,16 @@ def publishing(folder: Path, seconds: float, times: int) -> Figures:
                     tiled.kill()
                     killed.set()
 
-            RE.subscribe(kill)
             uids: list[str] = []
+            RE.subscribe(kill)
+            RE.subscribe(lambda name, doc: uids.append(doc["uid"]), "start")
             while not back.is_set():
-                uids += RE(scan(make_beamline()))
+                RE(scan(make_beamline()))
                 time.sleep(max(2.0, seconds / 30))  # some scans, not thousands
             client, spool = connect(uri), Spool(default_folder(), 1)
             ended = client.search(KeyPresent("stop.exit_status"))
             first_s = until(lambda: len(ended) > 1)  # one was there before
-            uids += RE(scan(make_beamline()))  # as if nothing had been
+            RE(scan(make_beamline()))  # as if nothing had been
             reports = {report.raw_uid: report for report in callback.wait(ENOUGH_S)}
             all_s = first_s + until(lambda: not spool.waiting())
             watch.join()
@@ -177,7 +179,9 @@ def publishing(folder: Path, seconds: float, times: int) -> Figures:
         ]
 
 
-def faults(uri: str, uids: list[str], reports: dict, undisturbed: object) -> Figures:
+def faults(
+    uri: str, uids: list[str], reports: dict[str, RunReport], undisturbed: RunReport
+) -> Figures:
     """How many scans have what they ought not to have."""
     wrong = dict.fromkeys(("reports", "derived runs", "volumes", "final versions"), 0)
     client = connect(uri)

@@ -38,7 +38,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import event_model
@@ -114,15 +116,18 @@ class Watcher:
         times = {}
         for name in ("visible", "readable"):
             with self.seen:
-                if not self.seen.wait_for(lambda n=name: self.count[n] >= n_slices, 60):
+                if not self.seen.wait_for(partial(self._has, name, n_slices), 60):
                     raise SystemExit("the subscribed client saw nothing within 60 s")
             times[name] = time.perf_counter()
         return times
 
+    def _has(self, name: str, n_slices: int) -> bool:
+        return self.count[name] >= n_slices
+
     def wanted(self, start: dict) -> bool:
         return start.get("original_run_uid") == self.raw_uid
 
-    def __call__(self, update) -> None:
+    def __call__(self, update: Any) -> None:
         patch = update.update.patch
         self._note("visible", patch.offset[0] + patch.shape[0])
         update.data()
@@ -134,7 +139,7 @@ class Watcher:
             self.seen.notify_all()
 
 
-def raw_run(client) -> str:
+def raw_run(client: Any) -> str:
     """A raw run without frames; returns its uid."""
     run = event_model.compose_run(metadata={"plan_name": "tomo_scan"})
     publisher = TiledPublisher(client)
@@ -172,7 +177,7 @@ def publish(
 
 
 def watched(
-    slabs: list[np.ndarray], publishers: Publishers, client, directory: Path
+    slabs: list[np.ndarray], publishers: Publishers, client: Any, directory: Path
 ) -> dict[str, list[float]]:
     """Seconds from each slab until it is "visible" and "readable"; one is sent after the other."""
     took: dict[str, list[float]] = {"visible": [], "readable": []}
@@ -198,14 +203,14 @@ def watched(
     return took
 
 
-def write_array(slabs: list[np.ndarray], client) -> None:
+def write_array(slabs: list[np.ndarray], client: Any) -> None:
     parent = client.create_container(str(uuid4()))
     for slab in slabs:
         for slice_ in slab:
             parent.write_array(slice_)
 
 
-def patch(slabs: list[np.ndarray], client) -> None:
+def patch(slabs: list[np.ndarray], client: Any) -> None:
     array = client.create_container(str(uuid4())).write_array(slabs[0])
     offset = len(slabs[0])
     for slab in slabs[1:]:
@@ -269,9 +274,9 @@ def main() -> None:
         publish(few, publishers, volumes, raw_run(client))  # the first run makes tables
         for n in range(rounds):
             raw = raw_run(client)
-            to_a_file = {
+            to_a_file: dict[str, Callable[[], None]] = {
                 "h5py": lambda: plain_h5py(slabs, volumes),
-                "tomogan_bluesky": lambda raw=raw: publish(slabs, publishers, volumes, raw),
+                "tomogan_bluesky": partial(publish, slabs, publishers, volumes, raw),
             }
             for method in sorted(to_a_file, reverse=n % 2 == 1):
                 bench(method, slabs, to_a_file[method])

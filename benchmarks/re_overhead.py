@@ -31,6 +31,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
@@ -40,6 +41,7 @@ from bluesky.callbacks.buffer import BufferingWrapper
 from ophyd import Device, Kind, Signal
 
 from tomogan_bluesky import ReconstructionConfig, TomoGANCallback, WorkerConfig
+from tomogan_bluesky.sim.plans import Plan
 
 SIZE = 2048
 IMAGE_EVERY_S = 0.02
@@ -94,12 +96,12 @@ class Detector(Device):
         return {k: v for signal_ in self.signals for k, v in signal_.describe().items()}
 
 
-def plan(image: np.ndarray | None, n_events: int, every_s: float) -> Iterator:
+def plan(image: np.ndarray | None, n_events: int, every_s: float) -> Plan:
     """As many events, with a pause for each."""
     detector, rotation = Detector(image), Signal(name="rotation", value=0.0)
 
     @bpp.run_decorator(md={"plan_name": "overhead"})
-    def inner():
+    def inner() -> Plan:
         for n in range(n_events):
             yield from bps.abs_set(rotation, n * 180.0 / n_events, wait=True)
             yield from bps.trigger_and_read([detector, rotation])
@@ -177,13 +179,13 @@ class Ours:
         self.callback.close()
 
 
-def other_scan(columns: int, rows: int) -> list[tuple[str, dict]]:
+def other_scan(columns: int, rows: int) -> list[tuple[str, Any]]:
     """The documents of a scan with images inside its events."""
     from event_model import compose_run
 
     said = {"rotation_centre": (columns - 1) / 2}
     bundle = compose_run(metadata={"plan_name": "tomo_scan", "tomogan": said})
-    docs = [("start", bundle.start_doc)]
+    docs: list[tuple[str, Any]] = [("start", bundle.start_doc)]
     rng = np.random.default_rng(0)
     key = {"source": "s", "dtype": "array", "shape": [rows, columns], "dtype_numpy": "<u2"}
     angle = {"source": "s", "dtype": "number", "shape": [], "units": "deg"}
@@ -195,7 +197,8 @@ def other_scan(columns: int, rows: int) -> list[tuple[str, dict]]:
         docs.append(("descriptor", described.descriptor_doc))
         for i in range(n):
             level = 100 if stream == "dark" else 10_000
-            data = {"camera": rng.integers(level, level + 50, (rows, columns), dtype=np.uint16)}
+            image = rng.integers(level, level + 50, (rows, columns), dtype=np.uint16)
+            data: dict[str, Any] = {"camera": image}
             if stream == "primary":
                 data["angle"] = i * 2.0
             event = described.compose_event(
@@ -245,7 +248,7 @@ def synchronous() -> Other:
     return Other(callback)
 
 
-METHODS = {
+METHODS: dict[str, dict[str, Callable[[], Ours | Other]]] = {
     "small": {
         "nothing": nothing,
         "process": lambda: Ours("process"),

@@ -128,7 +128,9 @@ def shepp_logan() -> Ellipses:
     )
 
 
-def of(name: str, reconstruct: Reconstructor, n_slices: int, rounds: int, device="cpu") -> Method:
+def of(
+    name: str, reconstruct: Reconstructor, n_slices: int, rounds: int, device: str = "cpu"
+) -> Method:
     """A reconstructor of this package as a method."""
 
     def run(stack: np.ndarray) -> np.ndarray:
@@ -284,8 +286,8 @@ def timed(method: Method, stack: np.ndarray) -> np.ndarray:
     """Run a method, and note the time it took."""
     wall, core = time.perf_counter(), time.process_time()
     slices = method.run(stack)
-    spent = (time.perf_counter() - wall, time.process_time() - core)
-    method.times.append(tuple(1000 * t / len(stack) for t in spent))
+    spent_ms = 1000 * (time.perf_counter() - wall), 1000 * (time.process_time() - core)
+    method.times.append((spent_ms[0] / len(stack), spent_ms[1] / len(stack)))
     return slices
 
 

@@ -73,6 +73,7 @@ def own_server(folder: Path) -> Iterator[str]:
     (folder / "api_key").write_text(os.environ["TILED_API_KEY"])
     command = [sys.executable, "-m", "tomogan_bluesky", "serve-catalog", str(folder), "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
         try:
             yield json.loads(server.stdout.readline())["uri"]
         finally:
@@ -138,7 +139,7 @@ class Soak:
 
 def figures(soak: Soak) -> list[tuple[str, str, float, str]]:
     """Who, what, value and unit of each figure."""
-    rows = [
+    rows: list[tuple[str, str, float, str]] = [
         ("parent", "runs", soak.n_runs, ""),
         ("parent", "scans that raised", soak.n_raised, ""),
         ("parent", "derived runs that failed", soak.n_failed, ""),
@@ -202,16 +203,18 @@ def main() -> int:
     minutes = (time.monotonic() - started) / 60
     rows = [*figures(soak), ("parent", "time", minutes, "min")]
     faults = [] if arguments.quick and not soak.n_raised + soak.n_failed else verdict(soak)
+    about = {"benchmark": "soak", "case": f"{len(ANGLES_DEG)} projections"}
     for who, what, value, unit in rows:
-        row = {"benchmark": "soak", "case": f"{len(ANGLES_DEG)} projections", "method": who}
         if arguments.json:
-            print(json.dumps({**row, "metric": what, "value": value, "unit": unit}))
+            print(
+                json.dumps({**about, "method": who, "metric": what, "value": value, "unit": unit})
+            )
         else:
             print(f"{who:<10}{what:<28}{value:>12.3f} {unit}")
     told = "; ".join(faults) or "nothing grew, nothing raised"
     if arguments.json:
-        row |= {"method": "verdict", "metric": "faults", "value": len(faults), "unit": told}
-        print(json.dumps(row))
+        found = {"method": "verdict", "metric": "faults", "value": len(faults), "unit": told}
+        print(json.dumps({**about, **found}))
     else:
         print(f"\n{told}")
     return 1 if faults else 0
