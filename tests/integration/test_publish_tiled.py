@@ -13,12 +13,13 @@ import pytest
 from tiled.client.context import Context
 
 from tomogan_bluesky.config import PublishingConfig
-from tomogan_bluesky.errors import PublishError
+from tomogan_bluesky.errors import PublishError, ServerAwayError
 from tomogan_bluesky.publish.catalog import Attempt, attempts, derived_runs, find_run, next_scan_id
 from tomogan_bluesky.publish.connection import connect
 from tomogan_bluesky.publish.documents import DerivedRun
 from tomogan_bluesky.publish.identity import derivation_of
 from tomogan_bluesky.publish.removal import remove_derived_run
+from tomogan_bluesky.publish.server import serve_catalog
 from tomogan_bluesky.publish.tiled_publisher import TiledPublisher
 
 SHAPE = (5, 24, 20)
@@ -351,6 +352,15 @@ def test_a_wrong_key_is_refused_and_not_told(catalog, monkeypatch):
     with pytest.raises(PublishError, match="TILED_API_KEY is a key of it") as caught:
         connect(catalog.uri)
     assert "a5ecre7" not in str(caught.value)
+
+
+def test_a_missing_key_is_asked_for_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.delenv("TILED_API_KEY", raising=False)
+    with serve_catalog(tmp_path, anonymous=False) as server:
+        with pytest.raises(ServerAwayError, match="into the environment as TILED_API_KEY"):
+            connect(server.uri)
+        monkeypatch.setenv("TILED_API_KEY", server.api_key)
+        connect(server.uri).context.close()
 
 
 def test_a_key_in_an_address_is_refused_and_not_told(catalog):

@@ -49,7 +49,9 @@ def connect(target: BaseClient | str) -> BaseClient:
         context, path = Context.from_any_uri(target)
         try:
             about = context.server_info.authentication
-            if about.required and not context.authenticated and not context.use_cached_tokens():
+            # Where nobody can log in, there are no tokens of a login either.
+            known = context.authenticated or not about.required
+            if not known and not (about.providers and context.use_cached_tokens()):
                 raise ServerAwayError(
                     f"{target}: expected to be let in, but the server wants authentication; put "
                     "an API key into the environment as TILED_API_KEY, or log in once with: tiled "
