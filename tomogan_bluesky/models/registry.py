@@ -19,7 +19,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..config import ReconstructionConfig
-from ..errors import ModelError, ModelNotFoundError
+from ..errors import ModelError, ModelNotFoundError, TomoGANError
 from .artifact import load_model, model_sha256
 from .card import ModelCard
 
@@ -203,7 +203,7 @@ class Registry:
         ------
         ModelNotFoundError, ModelError
             No such file; one that can't be loaded; one that was trained on slices of another
-            reconstruction than the instrument's.
+            reconstruction than the instrument's; a folder that can't be written.
         """
         _, card = load_model(model)
         for name in ("method", "filter"):
@@ -217,7 +217,6 @@ class Registry:
         promotion = Promotion(
             sha256=sha256, suffix=model.suffix, name=card.name, promoted=datetime.now(UTC)
         )
-        self.folder.mkdir(parents=True, exist_ok=True)
         with self._changing() as slots:
             partial = self.folder / f".{sha256}.{os.getpid()}"
             shutil.copyfile(model, partial)
@@ -283,11 +282,20 @@ class Registry:
     @contextmanager
     def _changing(self) -> Iterator[dict[str, Slot]]:
         """The slots, to be changed by one process at a time."""
-        with open(self.folder / ".lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            there = (self.folder / INDEX).exists()
-            slots = dict(self._read().slots) if there else {}
-            yield slots
-            partial = self.folder / f"{INDEX}.partial"
-            partial.write_text(_Index(slots=slots).model_dump_json(indent=1))
-            partial.replace(self.folder / INDEX)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with open(self.folder / ".lock", "w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                there = (self.folder / INDEX).exists()
+                slots = dict(self._read().slots) if there else {}
+                yield slots
+                partial = self.folder / f"{INDEX}.partial"
+                partial.write_text(_Index(slots=slots).model_dump_json(indent=1))
+                partial.replace(self.folder / INDEX)
+        except TomoGANError:
+            raise  # some of them are OSErrors, too
+        except OSError as error:
+            raise ModelError(
+                f"{self.folder}: expected the folder of a registry, got: {error}; name one that "
+                "can be made and written, and see that the disk is not full"
+            ) from error

@@ -47,6 +47,12 @@ def test_the_last_promoted_is_used_and_one_can_go_back(registry, models):
     assert Registry(registry.folder).slots() == registry.slots()  # on disk
 
 
+def test_a_folder_that_cannot_be_made_is_said(models, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ModelError, match="expected the folder of a registry, got: .*directory"):
+        Registry(tmp_path / "file" / "registry").promote(models[0], HEX)
+
+
 def test_the_model_that_knows_most_of_a_scan_is_taken(registry, models):
     registry.promote(models[0], Instrument(beamline="HEX"))
     registry.promote(models[1], HEX)
