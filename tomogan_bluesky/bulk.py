@@ -7,11 +7,10 @@ any number of times.
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from json import JSONDecodeError, loads
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dask
@@ -21,11 +20,10 @@ from .callback import TomoGANCallback
 from .config import Settings, plan_settings
 from .errors import ConfigurationError, ModelError
 from .publish.catalog import attempts
-from .publish.connection import connect
 from .publish.explain import explain_request
 from .publish.identity import ORIGINAL_RUN
+from .publish.place import opened
 from .publish.publishers import Publishers
-from .publish.server import serve_catalog
 from .replaying import replay
 from .report import RunRecord, RunReport
 from .run.derivation import Derivation
@@ -139,7 +137,7 @@ def unfinished(order: Order, raw_uids: Sequence[str]) -> list[str]:
         A catalog cannot be reached, or a run asks for settings that there are not.
     """
     left = []
-    with opened(order.source) as (source, _), opened(order.target) as (target, _):
+    with opened(order.source) as (source, _), opened(order.target, must_exist=False) as (target, _):
         engine = Engine(Publishers(target), order.model, order.settings, device=order.device)
         for uid in raw_uids:
             with explain_request(f"Tiled to show run {uid}"):
@@ -172,10 +170,10 @@ def replay_one(order: Order, raw_uid: str) -> Outcome:
         # it, and wait for itself.
         dask.config.set(scheduler="threads"),
         opened(order.source) as (source, _),
-        opened(order.target) as (target, volumes),
+        opened(order.target, must_exist=False) as (target, volumes),
     ):
         publishing = settings.publishing
-        if publishing.directory is None and volumes is not None:
+        if volumes is not None:  # what else a profile names, the catalog's own server can't read
             publishing = publishing.model_copy(update={"directory": volumes})
         with (
             explain_request(f"Tiled to show run {raw_uid}"),
@@ -219,20 +217,6 @@ def replay_on(cluster: "Client", order: Order, raw_uids: Sequence[str]) -> Itera
     for future in as_completed(futures, loop=cluster.loop):
         error = future.exception()
         yield future.result() if error is None else Outcome(futures[future], error=_in_words(error))
-
-
-@contextmanager
-def opened(place: str) -> Iterator[tuple[Any, Path | None]]:
-    """A client of a catalog, and the folder for slices that it can read, if that is known."""
-    if place.startswith(("http://", "https://")) or not Path(place).is_dir():
-        client = connect(place)
-        try:
-            yield client, None
-        finally:
-            client.context.close()
-        return
-    with serve_catalog(place) as server:
-        yield server.client(), server.volumes
 
 
 def _condition(text: str) -> Any:

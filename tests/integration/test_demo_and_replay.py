@@ -107,6 +107,35 @@ def test_removing_takes_the_files_along(demo, tmp_path, capsys):
     assert not list(tmp_path.rglob("*.h5"))
 
 
+def test_a_run_on_a_server_is_replayed_and_exported_by_its_address(
+    demo, tmp_path, capsys, monkeypatch
+):
+    folder, _ = demo
+    into = tmp_path / "new"
+    with serve_catalog(folder) as server:
+        monkeypatch.setenv("TILED_API_KEY", server.api_key)
+        there = ("--catalog", server.uri)
+        less = ("--model", "none", "--rows", "0:2")
+        assert main(["replay", "-1", *there, "--into", str(into), *less]) == 0
+        assert main(["export", "-1", *there, "--to", str(tmp_path / "tiff")]) == 0
+        assert main(["replay", "-1", *there, "--remove"]) == 2
+        assert "expected the folder of a catalog" in capsys.readouterr().err
+    assert list(into.rglob("*.h5"))
+    assert len(list((tmp_path / "tiff").iterdir())) == 3
+
+
+def test_only_one_run_is_removed_at_a_time(demo, capsys):
+    catalog = ("--catalog", str(demo[0]))
+    assert main(["replay", "--query", "plan_name=tomo_scan", *catalog, "--remove"]) == 2
+    assert "expected one run" in capsys.readouterr().err
+
+
+def test_a_derived_run_is_not_replayed(demo, capsys):
+    folder, result = demo
+    assert main(["replay", result["derived_uid"], "--catalog", str(folder)]) == 1
+    assert f"derived from run {result['raw_uid']}" in capsys.readouterr().err
+
+
 def test_a_run_that_is_not_there(demo, capsys):
     assert main(["replay", "nosuchrun", "--catalog", str(demo[0])]) == 1
     assert "nosuchrun" in capsys.readouterr().err

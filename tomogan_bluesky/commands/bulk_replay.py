@@ -36,7 +36,13 @@ def run(args: argparse.Namespace, settings: Any, model: str | None) -> int:
     from tqdm import tqdm
 
     from ..bulk import Order, find_runs, replay_here, replay_on, unfinished
+    from ..errors import ConfigurationError
 
+    if args.remove:
+        raise ConfigurationError(
+            "--remove: expected one run, by its uid or scan_id, got --query or --resume; name them "
+            "one by one"
+        )
     source = str(args.catalog)
     queries = args.query or []
     uids = find_runs(source, queries)

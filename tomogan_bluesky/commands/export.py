@@ -35,7 +35,9 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "its newest successful derived run is taken",
     )
     parser.add_argument(
-        "--catalog", required=True, type=Path, metavar="DIR", help="folder of the catalog"
+        "--catalog",
+        required=True,
+        help="folder of the catalog, or address or profile of a Tiled server",
     )
     parser.add_argument("--to", required=True, type=Path, metavar="FOLDER")
     parser.add_argument("--format", choices=("tiff", "hdf5"), default="tiff")
@@ -51,10 +53,9 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ..publish.catalog import find_run
-    from ..publish.server import serve_catalog
+    from ..publish.place import opened
 
-    with serve_catalog(args.catalog, must_exist=True) as server:
-        client = server.client()
+    with opened(args.catalog) as (client, _):
         derived = _derived(client, find_run(client, args.run))
         start = derived.metadata["start"]
         array = _array(derived, args.quantity)
@@ -105,9 +106,10 @@ def _derived(client: Any, run: Any) -> Any:
     for candidate in reversed(candidates):
         if candidate.metadata.get("stop", {}).get("exit_status") == "success":
             return candidate
+    got = f"{len(candidates)} that did not succeed" if candidates else "none"
     raise PublishError(
-        f"run {start['uid']}: expected a successful derived run of it, got {len(candidates)} that "
-        f"did not succeed; make one with: tomogan-bluesky replay {start['uid']} --catalog …"
+        f"run {start['uid']}: expected a successful derived run of it, got {got}; make one with: "
+        f"tomogan-bluesky replay {start['uid']} --catalog …"
     )
 
 

@@ -18,6 +18,9 @@ examples:
   tomogan-bluesky replay 3f2a --catalog my_catalog --centre 1023.5 --filter shepp --model none
       reconstruct only, with a given rotation centre
   tomogan-bluesky replay 12 --catalog my_catalog --backend tomopy --rows 100:108 --again
+      only some rows, with another backend, whether they are there already or not
+  tomogan-bluesky replay -1 --catalog https://tiled.example.org --into my_catalog
+      the newest scan of a server, whose key is in TILED_API_KEY, into a folder of this machine
   tomogan-bluesky replay 12 --catalog my_catalog --remove
       remove what was derived from scan 12, files included
   tomogan-bluesky replay --resume --catalog my_catalog
@@ -43,9 +46,11 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "run", nargs="?", help="uid, unique beginning of a uid, scan_id, or -1 for the newest"
     )
     parser.add_argument(
-        "--catalog", required=True, help="folder of the catalog; with --query also an address"
+        "--catalog",
+        required=True,
+        help="folder of the catalog, or address or profile of a Tiled server",
     )
-    parser.add_argument("--into", help="publish to this catalog (default: the same)")
+    parser.add_argument("--into", help="publish to this one (default: the same)")
     parser.add_argument("--profile", type=Path, metavar="FILE", help="settings of a beamline")
     parser.add_argument("--backend", choices=("torch", "tomopy", "astra"), help="(torch)")
     parser.add_argument("--method", choices=("gridrec", "fbp", "sirt", "tv"), help="(gridrec)")
@@ -73,19 +78,24 @@ def run(args: argparse.Namespace) -> int:
 
     from ..callback import TomoGANCallback
     from ..publish.catalog import find_run
-    from ..publish.server import serve_catalog
+    from ..publish.explain import explain_request
+    from ..publish.place import opened
     from ..replaying import replay
 
     settings, model = _settings(args)
     if args.query is not None or args.resume:
         return bulk_replay.run(args, settings, model)
     with ExitStack() as stack:
-        source = stack.enter_context(serve_catalog(args.catalog, must_exist=True))
-        into = args.into or args.catalog
-        target = stack.enter_context(serve_catalog(into)) if args.into else source
-        raw = find_run(source.client(), args.run)
+        source, volumes = stack.enter_context(opened(args.catalog))
+        target = source
+        if args.into:
+            target, volumes = stack.enter_context(opened(args.into, must_exist=False))
+        raw = _raw(find_run(source, args.run), args.run)
         if args.remove:
-            return _remove(target.client(), raw, args.json)
+            return _remove(target, volumes, raw, args)
+        publishing = settings.publishing
+        if volumes is not None:  # what else a profile names, the catalog's own server can't read
+            publishing = publishing.model_copy(update={"directory": volumes})
         bar = stack.enter_context(tqdm(unit="slice", desc="replay", disable=None))
 
         def show(_: str, done: int, total: int) -> None:
@@ -94,20 +104,35 @@ def run(args: argparse.Namespace) -> int:
 
         callback = stack.enter_context(
             TomoGANCallback(
-                target.client(),
+                target,
                 model,
                 scan=settings.scan,
                 reconstruction=settings.reconstruction,
                 denoising=settings.denoising,
-                publishing=settings.publishing.model_copy(update={"directory": target.volumes}),
+                publishing=publishing,
                 device=args.device,
                 again=args.again,
                 progress=show,
                 worker="thread",
             )
         )
-        reports = replay(raw, callback)
+        with explain_request(f"Tiled to show run {args.run}"):
+            reports = replay(raw, callback)
     return _tell(reports, args)
+
+
+def _raw(run: Any, name: str) -> Any:
+    """The run, if it is a raw one."""
+    from ..errors import IntakeError
+    from ..publish.identity import ORIGINAL_RUN, is_derived
+
+    start = run.metadata["start"]
+    if is_derived(start):
+        raise IntakeError(
+            f"run {name}: expected a raw run, got {start['uid']}, which was derived from run "
+            f"{start[ORIGINAL_RUN]}; name that one"
+        )
+    return run
 
 
 def _settings(args: argparse.Namespace) -> tuple[Any, str | None]:
@@ -165,17 +190,23 @@ def _tell(reports: list[Any], args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _remove(client: Any, run: Any, as_json: bool) -> int:
+def _remove(client: Any, volumes: Path | None, run: Any, args: argparse.Namespace) -> int:
+    from ..errors import ConfigurationError
     from ..publish.catalog import derived_runs
     from ..publish.removal import remove_derived_run
 
+    if volumes is None:
+        raise ConfigurationError(
+            "--remove: expected the folder of a catalog, got a server, whose files may not be of "
+            "this machine; remove the run there"
+        )
     uids = derived_runs(client, run.metadata["start"])
     for uid in uids:
         path = remove_derived_run(client, uid)
-        if as_json:
+        if args.json:
             print(json.dumps({"removed": uid, "file": None if path is None else str(path)}))
         else:
             print(f"removed {uid}" + (f" and {path}" if path else ""))
-    if not uids and not as_json:
+    if not uids and not args.json:
         print("nothing was derived from it")
     return 0
