@@ -19,9 +19,11 @@ from tiled.access_control.access_tags import AccessTagsCompiler
 from tiled.access_control.scopes import ALL_SCOPES
 from tiled.server.app import build_app_from_config
 from tiled.server.settings import DatabaseSettings
+from tomogan_bluesky.publish.database import make_database
 from tomogan_bluesky.publish.server_app import serving
 
 folder = Path(sys.argv[1])
+make_database(folder / "catalog.db")
 catalog = f"sqlite:///{folder / 'catalog.db'}"
 app = build_app_from_config({
     "authentication": {
@@ -47,7 +49,6 @@ app = build_app_from_config({
             "uri": catalog,
             "writable_storage": [str(folder / "data"), f"sqlite:///{folder / 'tables.db'}"],
             "readable_storage": [str(folder)],
-            "init_if_not_exists": True,
             "specs": [{"name": "CatalogOfBlueskyRuns", "version": "3.0"}],
             "top_level_access_tags": ["beamline"],
         },

@@ -22,6 +22,7 @@ from tiled.server.settings import get_settings
 from tiled.storage import FileStorage
 
 from ..errors import PublishError
+from .database import make_database
 from .routes import READABLE_PATH
 
 # Tiled prints its version at each start, through a handler of its own.
@@ -52,6 +53,9 @@ def make_app(
     anonymous : bool
         Let everybody who reaches the server read.
     """
+    database = directory / "catalog.db"
+    if not database.exists():
+        make_database(database)
     config = {
         "authentication": {"allow_anonymous_access": anonymous, "single_user_api_key": api_key},
         "trees": [
@@ -59,16 +63,13 @@ def make_app(
                 "path": "/",
                 "tree": "catalog",
                 "args": {
-                    "uri": f"sqlite:///{directory / 'catalog.db'}?timeout={_LOCKED_WITHIN:g}",
+                    "uri": f"sqlite:///{database}?timeout={_LOCKED_WITHIN:g}",
                     # SQLite for the tables, too: DuckDB lets no other process even look.
                     "writable_storage": [
                         str(directory / "data"),
                         f"sqlite:///{directory / 'tables.db'}",
                     ],
                     "readable_storage": [str(folder) for folder in readable],
-                    # Tiled starts a process for it, which takes seconds even if there is nothing
-                    # to do.
-                    "init_if_not_exists": not (directory / "catalog.db").exists(),
                     "specs": [{"name": "CatalogOfBlueskyRuns", "version": "3.0"}],
                 },
             }
