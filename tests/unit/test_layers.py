@@ -132,9 +132,17 @@ def test_importing_the_package_leaves_torch_out():
     assert not loaded_by("import tomogan_bluesky") & {"torch", "bluesky", "tiled", "h5py"}
 
 
-def test_a_callback_with_a_process_leaves_torch_to_it():
-    made = "from tomogan_bluesky import TomoGANCallback as C; C(print, worker='process')"
-    assert "torch" not in loaded_by(made)
+def test_a_callback_with_a_process_leaves_torch_and_writing_to_tiled_to_it():
+    made = "from tomogan_bluesky import TomoGANCallback as C; C([print, 'http://127.0.0.1:9'])"
+    assert not loaded_by(made) & {"torch", "bluesky_tiled_plugins"}
+
+
+def test_writing_to_tiled_is_loaded_where_somebody_does_and_before_the_first_run():
+    publishers = "from tomogan_bluesky.publish.publishers import Publishers as P"
+    loaded = loaded_by(f"{publishers}; P('http://127.0.0.1:9')")
+    assert "tomogan_bluesky.publish.tiled_publisher" in loaded
+    loaded = loaded_by(f"import tomogan_bluesky.hosting.remote; {publishers}; P(print)")
+    assert "bluesky_tiled_plugins" not in loaded
 
 
 def test_help_leaves_torch_out():

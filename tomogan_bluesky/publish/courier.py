@@ -8,7 +8,7 @@ import logging
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from tiled.client.base import BaseClient
 
@@ -21,8 +21,10 @@ from .leftovers import remove_unsuccessful
 from .merging import merged
 from .removal import remove_node
 from .spool import Spool, SpooledRun
-from .tiled_publisher import TiledPublisher
 from .volume_file import owner_of
+
+if TYPE_CHECKING:  # seconds of imports, which who publishes to callables alone is spared
+    from .tiled_publisher import TiledPublisher
 
 logger = logging.getLogger(__name__)
 
@@ -174,7 +176,7 @@ def bring(client: BaseClient, run: SpooledRun) -> Outcome:
     return "published" if final in (None, run.uid) else "superseded"
 
 
-def send_again(client: BaseClient, run: SpooledRun) -> TiledPublisher:
+def send_again(client: BaseClient, run: SpooledRun) -> "TiledPublisher":
     """Send all documents of a run; what the catalog has of it is removed first.
 
     Tiled cannot be told to go on where it was: rows that it took, and whose answer was lost, would
@@ -189,6 +191,8 @@ def send_again(client: BaseClient, run: SpooledRun) -> TiledPublisher:
     ------
     PublishError
     """
+    from .tiled_publisher import TiledPublisher
+
     with explain_request("Tiled to say which runs it has"):
         there = run.uid in client
     if there:

@@ -6,7 +6,7 @@ where it does not; and back to the server as soon as it is there again.
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tiled.client.base import BaseClient
 
@@ -14,7 +14,9 @@ from ..errors import PublishError, ServerAwayError
 from .catalog import final_version
 from .courier import Courier, send_again
 from .spool import Spool, SpooledRun
-from .tiled_publisher import TiledPublisher
+
+if TYPE_CHECKING:  # as in courier
+    from .tiled_publisher import TiledPublisher
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +106,8 @@ class Outbox:
         elif away:
             self._explain(self._courier.why_away(self._target))
         elif name == "start":
+            from .tiled_publisher import TiledPublisher
+
             self._publish = TiledPublisher(self._connect())
             self._publish(name, doc)
         elif self._kept is not None:
@@ -117,7 +121,7 @@ class Outbox:
             self._publish = send_again(client, kept)
             self.waiting = None
 
-    def _check_once(self, uid: str, publish: TiledPublisher) -> None:
+    def _check_once(self, uid: str, publish: "TiledPublisher") -> None:
         """Send a run again, once, where Tiled may have taken rows of it twice."""
         if self._kept is not None and publish.may_hold_rows_twice:
             logger.info("derived run %s: sent again, for the connection broke in between", uid)

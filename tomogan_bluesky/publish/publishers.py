@@ -56,6 +56,9 @@ class Publishers:
         self, targets: Target | Iterable[Target], config: PublishingConfig | None = None
     ) -> None:
         self._targets = as_targets(targets)
+        if not all(is_callable(target) for target in self._targets):
+            # Here, where nothing waits for it: the first derived run comes in the middle of a scan.
+            from . import tiled_publisher  # noqa: F401
         self._clients = Clients(self._targets)
         spool = Spool(default_folder(), 0.0)
         if config is not None:
