@@ -137,12 +137,19 @@ def test_a_callback_with_a_process_leaves_torch_and_writing_to_tiled_to_it():
     assert not loaded_by(made) & {"torch", "bluesky_tiled_plugins"}
 
 
-def test_writing_to_tiled_is_loaded_where_somebody_does_and_before_the_first_run():
-    publishers = "from tomogan_bluesky.publish.publishers import Publishers as P"
-    loaded = loaded_by(f"{publishers}; P('http://127.0.0.1:9')")
-    assert "tomogan_bluesky.publish.tiled_publisher" in loaded
-    loaded = loaded_by(f"import tomogan_bluesky.hosting.remote; {publishers}; P(print)")
-    assert "bluesky_tiled_plugins" not in loaded
+@pytest.mark.parametrize("module", [m for m in MODULES if m])
+def test_what_writes_to_tiled_is_loaded_by_who_writes(module):
+    """It brings seconds of imports with it."""
+    at_once = ast.parse(MODULES[module].read_text()).body
+    found = {
+        alias.name
+        for node in at_once
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in [*node.names, ast.alias(getattr(node, "module", None) or "")]
+    }
+    writers = {"bluesky_tiled_plugins", "tiled_publisher", "volume_writer"}
+    if module not in ("publish.tiled_publisher", "publish.volume_writer"):
+        assert not {part for name in found for part in name.split(".")} & writers
 
 
 def test_help_leaves_torch_out():
