@@ -18,6 +18,7 @@ The exit code is 1 where something is wrong, or something was not used again wit
 import argparse
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -84,10 +85,15 @@ class Peer:
 
 
 def free_port() -> int:
-    """One that nobody listens at."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    """One that nobody listens at, below those that the system gives to outgoing connections.
+
+    Such a one could take it while its peer is away, even by connecting to it.
+    """
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
 
 
 def until(true: Callable[[], object]) -> float:

@@ -1,6 +1,9 @@
 """Processes that talk with a test over their standard streams, and are ended with it."""
 
 import json
+import os
+import random
+import socket
 import subprocess
 import sys
 import time
@@ -60,6 +63,25 @@ def light_profile(folder):
     path = folder / "profile.yml"
     path.write_text("{version: 1, model: null, worker: {kind: thread}}")
     return path
+
+
+def free_ports(n):
+    """Ports that processes will listen at, and listen at again after they were killed.
+
+    None of those that the system gives to outgoing connections: one of these may take a port while
+    nobody listens at it, even by connecting to it. Each worker of pytest-xdist has its own.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = 20_000 + 1_000 * (worker % 12)
+    found = []
+    # Not by the generator that hypothesis seeds: another run of the tests would choose the same.
+    for port in random.SystemRandom().sample(range(first, first + 1_000), 1_000):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                found.append(port)
+        if len(found) == n:
+            break
+    return found
 
 
 def until(true, seconds=60):

@@ -8,6 +8,8 @@ import threading
 import time
 from urllib.parse import urlsplit
 
+from processes import free_ports
+
 _RESET = struct.pack("ii", 1, 0)  # a closed connection is torn down, not said goodbye to
 
 
@@ -37,7 +39,7 @@ class Proxy:
         self._thawed.set()
         self._lock = threading.Lock()
         self._server: socketserver.BaseServer | None = None
-        self._port = 0
+        (self._port,) = free_ports(1)
         self._listen()
 
     @property
@@ -79,7 +81,6 @@ class Proxy:
             daemon_threads = True
 
         self._server = Server(("127.0.0.1", self._port), Handler)
-        self._port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def _deaf(self) -> None:

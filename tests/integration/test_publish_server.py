@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import stamina
+from processes import free_ports
 from tiled.client import from_uri
 
 from tomogan_bluesky.cli import main
@@ -130,10 +131,10 @@ def test_only_folders_can_be_made_readable(catalog, tmp_path):
 
 
 def test_a_port_that_is_taken_is_told(folder):
+    (port,) = free_ports(1)
     with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", port))
         other.listen()
-        port = other.getsockname()[1]
         with (
             pytest.raises(PublishError, match=f"127.0.0.1:{port}, got: Address already in use"),
             serve_catalog(folder, port=port),

@@ -8,7 +8,7 @@ import socket
 import subprocess
 
 import pytest
-from processes import TESTS, light_profile, peers, until
+from processes import TESTS, free_ports, light_profile, peers, until
 
 nats = pytest.importorskip("nats")
 BROKER = shutil.which("nats-server") or shutil.which("nats-server", path="/usr/sbin")
@@ -24,9 +24,7 @@ def broker(tmp_path):
     """Starts the broker (again) at one address with one folder; returns its process."""
     if BROKER is None:
         pytest.skip("nats-server is not installed; it is a package of Debian")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     started = []
 
     def start():

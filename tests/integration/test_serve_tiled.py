@@ -2,20 +2,12 @@
 
 import os
 import signal
-import socket
 
-import pytest
-from processes import TESTS, light_profile, peers, until
+from processes import TESTS, free_ports, light_profile, peers, until
 
 
-@pytest.fixture
-def port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
-def test_a_server_and_tiled_that_are_killed_in_mid_scan(port, tmp_path):
+def test_a_server_and_tiled_that_are_killed_in_mid_scan(tmp_path):
+    (port,) = free_ports(1)
     folder, log, uri = tmp_path / "catalog", tmp_path / "server.log", f"http://127.0.0.1:{port}"
     folder.mkdir()
     key = "f" * 64

@@ -3,7 +3,6 @@
 import os
 import pickle
 import signal
-import socket
 import time
 from urllib.request import urlopen
 
@@ -11,7 +10,7 @@ import msgpack
 import numpy as np
 import pytest
 import zmq
-from processes import TESTS, peers, until
+from processes import TESTS, free_ports, peers, until
 
 PROXY = """
 import sys
@@ -25,10 +24,7 @@ proxy.start()
 @pytest.fixture
 def ports():
     """Free ones: the proxy's two, and one for the server's metrics."""
-    with socket.socket() as first, socket.socket() as second, socket.socket() as third:
-        for free in (first, second, third):
-            free.bind(("127.0.0.1", 0))
-        return [free.getsockname()[1] for free in (first, second, third)]
+    return free_ports(3)
 
 
 @pytest.fixture

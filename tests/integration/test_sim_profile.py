@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from processes import free_ports
 from tiled.queries import Eq
 
 STARTUP = Path(__file__).resolve().parents[2] / "profiles" / "sim" / "startup"
@@ -135,13 +135,3 @@ def process(command, log):
                 running.wait(20)
             except subprocess.TimeoutExpired:
                 running.kill()
-
-
-def free_ports(n):
-    with_ports = [socket.socket() for _ in range(n)]
-    for one in with_ports:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in with_ports]
-    for one in with_ports:
-        one.close()
-    return ports
