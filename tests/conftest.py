@@ -52,9 +52,9 @@ def state_of_nobody(tmp_path_factory):
         yield
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def threads_as_before():
-    """For tests of what sets the number of threads of its process."""
+    """What a test sets is not the next one's: sums of other threads round otherwise."""
     import torch
 
     before = torch.get_num_threads()

@@ -24,7 +24,6 @@ from tomogan_bluesky.sim.beamline import SimBeamline
 from tomogan_bluesky.training.catalogs import ScanQuery, ScanReader
 from tomogan_bluesky.training.scan_pairs import ScanPairs, some_slices, split_by_sample
 
-pytestmark = pytest.mark.usefixtures("threads_as_before")
 ANGLES = np.linspace(0, 180, 25)
 LEAST_NOISE = relative_noise(48, 0.25 * 4e3, 25)  # of the scans at a quarter of the dose
 

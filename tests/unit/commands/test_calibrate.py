@@ -3,14 +3,12 @@
 import json
 import shlex
 
-import pytest
 import torch
 from generators import export_untrained
 
 from tomogan_bluesky.cli import main
 from tomogan_bluesky.denoise.denoiser import TorchScriptDenoiser
 
-pytestmark = pytest.mark.usefixtures("threads_as_before")
 SMALL = "--size 48 --angles 60 --slices 8 --batch 2 --crop 32 --threads 1 --steps 60"
 
 

@@ -8,8 +8,6 @@ from generators import export_deep, export_uncertain, export_untrained
 from tomogan_bluesky.cli import main
 from tomogan_bluesky.training import pinned
 
-pytestmark = pytest.mark.usefixtures("threads_as_before")
-
 
 @pytest.fixture(autouse=True)
 def small_sets(monkeypatch):

@@ -13,7 +13,6 @@ from tomogan_bluesky.models.artifact import load_generator, load_model
 from tomogan_bluesky.training import collapse
 from tomogan_bluesky.training.processes import World
 
-pytestmark = pytest.mark.usefixtures("threads_as_before")
 SMALL = "--size 48 --angles 40 --slices 4 --batch 2 --crop 32 --threads 1"
 QUICK = f"--simulated --steps 3 --seed 4 --base 4 {SMALL}"
 
