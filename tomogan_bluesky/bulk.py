@@ -149,7 +149,7 @@ def unfinished(order: Order, raw_uids: Sequence[str]) -> list[str]:
             scan = settings.scan
             own = all(streams.intersection(s) for s in (scan.dark_streams, scan.flat_streams))
             known = attempts(target, derivation.identify(own))
-            if not any(attempt.exit_status in ("success", "abort") for attempt in known):
+            if not any(attempt.is_complete for attempt in known):
                 left.append(uid)
         engine.publishers.close()
     return left

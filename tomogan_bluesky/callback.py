@@ -237,15 +237,14 @@ class TomoGANCallback:
     def close(self, timeout: float | None = None) -> None:
         """Work off what was taken in, then end the worker. Later documents are ignored.
 
+        A scan that goes on is left to a replay. Where previews of it were published, their derived
+        run ends as "abort", and the replay makes another one in its place.
+
         Raises
         ------
         TimeoutError
             The worker is still busy after `timeout` seconds; it ends after the scan at hand.
         """
-        for uid in self._open:
-            logger.warning(
-                "run %s: closed before its stop document came; replay it to get its slices", uid
-            )
         self._open.clear()
         if not self._workplace.close(timeout):
             raise TimeoutError(

@@ -218,9 +218,9 @@ def test_attempts_are_told_in_their_order(client):
     running = derived(publish, raw=raw, attempt=3)
     running.start()
     assert attempts(client, derivation_of(raw["uid"], "settings", "model")) == [
-        Attempt(failed.uid, 1, "fail"),
-        Attempt(done.uid, 2, "success"),
-        Attempt(running.uid, 3, None),
+        Attempt(failed.uid, 1, "fail", False),
+        Attempt(done.uid, 2, "success", True),
+        Attempt(running.uid, 3, None, False),
     ]
     assert derived_runs(client, raw) == [failed.uid, done.uid, running.uid]
     assert attempts(client, str(uuid4())) == []

@@ -1,4 +1,4 @@
-"""Exactly one final version: after a kill at any place, with two at once, after failures."""
+"""Exactly one final version: after a kill or a close at any place, with two at once, and so on."""
 
 import hashlib
 import json
@@ -6,20 +6,32 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from itertools import count
 
 import h5py
 import numpy as np
 import pytest
+from bluesky import RunEngine
+from bluesky.preprocessors import plan_mutator
 from processes import TESTS
-from scans import scan_documents
+from scans import ANGLES, disc_frames, scan_documents
 
-from tomogan_bluesky import PublishingConfig, TomoGANCallback
+from tomogan_bluesky import (
+    LiveConfig,
+    PublishingConfig,
+    ReconstructionConfig,
+    TomoGANCallback,
+)
 from tomogan_bluesky.cli import main
 from tomogan_bluesky.intake.archive import documents
 from tomogan_bluesky.publish.catalog import derived_runs
 from tomogan_bluesky.publish.identity import derived_uid, volume_path
 from tomogan_bluesky.publish.server import serve_catalog
 from tomogan_bluesky.publish.tiled_publisher import TiledPublisher
+from tomogan_bluesky.recon.beam import Beam
+from tomogan_bluesky.sim.beamline import SimBeamline
+from tomogan_bluesky.sim.plans import tomo_scan
 
 # A replay that kills itself when so many documents of a kind have been handed to the catalog.
 _KILLED = """
@@ -67,6 +79,13 @@ for name, doc in scan_documents(md={"about": "both killed"}):
 tomogan.wait()
 """
 RESUME = ("replay", "--resume", "--model", "none", "--json", "--catalog")
+CENTRE = 15.5
+# A preview comes of the first eight projections, however busy the machine is.
+PREVIEWED = {
+    "model": None,
+    "reconstruction": ReconstructionConfig(rotation_centre=CENTRE),
+    "live": LiveConfig(preview_every=8, preview_every_s=None),
+}
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +112,8 @@ def raw(client):
     return docs
 
 
-def resume(folder, capsys):
-    code = main([*RESUME, str(folder)])
+def resume(folder, capsys, *options):
+    code = main([*RESUME, str(folder), *options])
     return code, [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
@@ -103,10 +122,16 @@ def digest(client, uid):
     return hashlib.sha256(np.ascontiguousarray(volume).tobytes()).hexdigest()
 
 
-def undisturbed(docs):
+def undisturbed(docs, centre=None):
     """What the same scan gives where nothing happens."""
     slices = []
-    with TomoGANCallback(lambda name, doc: slices.append(doc), None, worker="thread") as callback:
+    with TomoGANCallback(
+        lambda name, doc: slices.append(doc),
+        None,
+        reconstruction=ReconstructionConfig(rotation_centre=centre),
+        live=LiveConfig(preview_every_s=None),
+        worker="thread",
+    ) as callback:
         for name, doc in docs:
             callback(name, doc)
         callback.wait(60)
@@ -114,12 +139,12 @@ def undisturbed(docs):
     return hashlib.sha256(volume.tobytes()).hexdigest()
 
 
-def check_one_final_version(client, folder, docs, report):
+def check_one_final_version(client, folder, docs, report, centre=None, exit_status="success"):
     """And nothing beside it: no node, no file, no claim."""
-    assert report["exit_status"] == "success", report
+    assert report["exit_status"] == exit_status, report
     raw_start = docs[0][1]
     assert derived_runs(client, raw_start) == [report["derived_uid"]]
-    assert digest(client, report["derived_uid"]) == undisturbed(docs)
+    assert digest(client, report["derived_uid"]) == undisturbed(docs, centre)
     files = sorted((folder / "volumes").iterdir())
     assert {path.suffix for path in files} == {".h5"}
     ours = [path for path in files if raw_uid_of(path) == raw_start["uid"]]
@@ -224,3 +249,127 @@ def test_two_at_once_make_one_derived_run(raw, folder, client, capsys):
     assert seen[0]["derived_uid"] is None
     assert "another process makes it now" in seen[0]["reason"]
     check_one_final_version(client, folder, raw, first.as_dict())
+
+
+# Closed in mid-scan ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def beamline():
+    size = 32
+    y, x = np.mgrid[:size, :size] / size * 2 - 1
+    discs = [((x - 0.2) ** 2 + y**2 < r**2).astype(np.float32) for r in (0.4, 0.5, 0.6)]
+    angles_deg = np.linspace(0.0, 180.0, ANGLES)
+    phantom = np.stack(discs).repeat(2, 1).repeat(2, 2)
+    return SimBeamline(phantom, angles_deg, Beam(), rotation_centre=CENTRE)
+
+
+def scan_with(beamline, number, then):
+    """A plan in which something happens right before a projection of that number is saved."""
+    plan = tomo_scan(
+        beamline.camera,
+        beamline.rotation,
+        beamline.shutter,
+        beamline.sample,
+        np.linspace(0.0, 180.0, ANGLES),
+        n_darks=2,
+        n_flats=2,
+    )
+    saved = count(1 - 4)  # darks and flats come first
+
+    def mutate(message):
+        if message.command == "save" and next(saved) == number:
+            then()
+        return None, None
+
+    return plan_mutator(plan, mutate)
+
+
+def check_closed(client, docs):
+    """The derived run of a scan that was left has an end, which says why, and its previews."""
+    (uid,) = derived_runs(client, docs[0][1])
+    stop = client[uid].stop
+    assert stop["exit_status"] == "abort"
+    assert "closed" in stop["reason"]
+    assert "replay" in stop["reason"]
+    n_previews = stop["num_events"]["preview"]
+    assert stop["num_events"] == {"preview": n_previews}
+    assert client[uid]["preview"]["reconstruction"].read().shape[0] == n_previews >= 1
+
+
+@pytest.mark.parametrize(
+    ("worker", "target"), [("thread", "client"), ("process", "client"), ("process", "address")]
+)
+def test_closed_on_a_run_engine_in_mid_scan_and_resumed(
+    worker, target, beamline, folder, client, capsys, monkeypatch
+):
+    docs = []
+    with serve_catalog(folder) as server:
+        monkeypatch.setenv("TILED_API_KEY", server.api_key)
+        tomogan = TomoGANCallback(
+            client if target == "client" else server.uri,
+            worker=worker,
+            publishing=PublishingConfig(directory=folder / "volumes"),
+            **PREVIEWED,
+        )
+        RE = RunEngine()
+        RE.subscribe(TiledPublisher(client))
+        RE.subscribe(tomogan)
+        RE.subscribe(lambda *item: docs.append(item))
+
+        def close():
+            tomogan.close(120)
+            check_closed(client, docs)
+
+        RE(scan_with(beamline, 20, close))
+    assert docs[-1][1]["exit_status"] == "success", "the scan goes on"
+    assert tomogan.wait() == []
+    code, (outcome,) = resume(folder, capsys, "--centre", str(CENTRE))
+    assert code == 0
+    check_one_final_version(client, folder, docs, outcome["report"], CENTRE)
+    assert resume(folder, capsys, "--centre", str(CENTRE)) == (0, [])
+
+
+def test_closed_in_mid_scan_before_that_is_aborted(folder, client, capsys):
+    """What there was of the scan is the final version then, and not what was closed before."""
+    docs = scan_documents(frames=disc_frames(), exit_status="abort", md={"num_points": 2 * ANGLES})
+    publish = TiledPublisher(client)
+    with TomoGANCallback(client, worker="thread", **PREVIEWED) as tomogan:
+        for name, doc in docs[:-1]:
+            publish(name, doc)
+            tomogan(name, doc)
+    publish(*docs[-1])
+    check_closed(client, docs)
+    code, (outcome,) = resume(folder, capsys, "--centre", str(CENTRE))
+    assert code == 1
+    check_one_final_version(client, folder, docs, outcome["report"], CENTRE, "abort")
+    assert resume(folder, capsys, "--centre", str(CENTRE)) == (0, [])
+
+
+def test_closed_before_a_preview_there_is_no_derived_run():
+    derived = []
+    with TomoGANCallback(
+        lambda *item: derived.append(item), worker="thread", **PREVIEWED
+    ) as tomogan:
+        for name, doc in scan_documents()[:10]:
+            tomogan(name, doc)
+    assert derived == []
+
+
+def test_closed_in_mid_scan_with_less_time_than_it_takes():
+    """It is ended as soon as what was at hand is done."""
+    free, derived = threading.Event(), []
+
+    def slow(name, doc):
+        assert name != "event" or free.wait(60)
+        derived.append((name, doc))
+
+    tomogan = TomoGANCallback(slow, worker="thread", **PREVIEWED)
+    for name, doc in scan_documents(md={"num_points": ANGLES})[:-1]:
+        tomogan(name, doc)
+    with pytest.raises(TimeoutError):
+        tomogan.close(1)
+    free.set()
+    tomogan.close(60)
+    assert [name for name, _ in derived] == ["start", "descriptor", "event", "stop"]
+    assert derived[-1][1]["exit_status"] == "abort"

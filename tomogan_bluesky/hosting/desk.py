@@ -17,7 +17,7 @@ from ..errors import PublishError
 from ..intake.archive import CatalogFrames, documents
 from ..intake.frames import StoredFrame
 from ..publish.broadcast import Broadcast
-from ..publish.catalog import Attempt
+from ..publish.catalog import Attempt, is_complete
 from ..publish.identity import ORIGINAL_RUN
 from ..publish.publishers import Publishers
 from ..publish.targets import Target
@@ -131,7 +131,7 @@ class Desk:
         run = self._now[index, number]
         run.emit(name, doc)
         if name == "stop":
-            run.exit_status = doc["exit_status"]
+            run.exit_status, run.is_complete = doc["exit_status"], is_complete(doc)
             del self._now[index, number]
         run.emit.check()
         return next(iter(run.emit.waiting), None)
@@ -145,7 +145,7 @@ class Desk:
     def _attempts(self, index: int, derivation: str) -> list[Attempt]:
         # A callable remembers nothing, so we do, for as long as a worker may take a run up again.
         known = {
-            run.uid: Attempt(run.uid, run.attempt, run.exit_status)
+            run.uid: Attempt(run.uid, run.attempt, run.exit_status, run.is_complete)
             for runs in list(self._published.values())
             for run in runs
             if run.index == index and run.derivation == derivation
@@ -206,6 +206,7 @@ class _Published:
     derivation: str
     attempt: int
     exit_status: str | None = None
+    is_complete: bool = False
 
 
 def describe(frames: CatalogFrames) -> dict[str, Any]:

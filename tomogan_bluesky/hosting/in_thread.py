@@ -50,7 +50,7 @@ class InThread:
         self._publishers = publishers
         self._runs = Runs(Engine(publishers, model, settings, plan_wins, device, again, progress))
         self._report = report
-        self._worker = ThreadWorker(self._handle, "worker", _QUEUE_LIMIT)
+        self._worker = ThreadWorker(self._handle, "worker", _QUEUE_LIMIT, self._runs.close)
 
     def put(
         self, raw_uid: str, name: str, doc: dict[str, Any], n_bytes: int, *, must: bool, last: bool

@@ -46,12 +46,7 @@ class RemoteRuns:
         self._runs.give_up(group, reason)
 
     def close(self) -> None:
-        for uid in self._runs.open:
-            logger.warning(
-                "run %s: the program that took it has ended before its stop document came; replay "
-                "it to get its slices",
-                uid,
-            )
+        self._runs.close()
         self._publishers.close()
 
     def decode(self, value: Sequence[Any]) -> StoredFrame:

@@ -16,6 +16,11 @@ from ..run.processing import RunProcessor
 
 logger = logging.getLogger(__name__)
 
+_CLOSED = (
+    "the callback was closed, or its program ended, before the stop document of the scan came; the "
+    "raw data are safe: replay the run to get its slices"
+)
+
 
 class Runs:
     """Hands each document to its run; the same in a thread and in a process.
@@ -54,6 +59,12 @@ class Runs:
         if raw_uid in self._runs:
             self._runs[raw_uid].mark_backlog(reason)
 
+    def close(self) -> None:
+        """No more documents will come: end what was begun of the runs that are still open."""
+        for run in self._runs.values():
+            run.close(_CLOSED)
+        self._runs.clear()
+
     def _replayed(self, raw_uid: str) -> RunReport | None:
         """The report of a run that was taken from a catalog; None where none has all of it."""
         report = None
@@ -68,8 +79,3 @@ class Runs:
         except TomoGANError as error:
             logger.error("run %s: could not be replayed from the catalog: %s", raw_uid, error)
         return report
-
-    @property
-    def open(self) -> tuple[str, ...]:
-        """Uids of the raw runs whose stop document has not come."""
-        return tuple(self._runs)

@@ -15,17 +15,43 @@ from tiled.queries import Eq, KeyPresent, Like
 from ..errors import PublishError
 from .explain import explain_request
 from .identity import ORIGINAL_RUN, is_derived
+from .volume_documents import STREAM
 
 _CANDIDATES = 10  # of an ambiguous name, or of no run at all, that a message lists
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One derived run of a derivation; `exit_status` is None until its stop document is there."""
+    """One derived run of a derivation.
+
+    Attributes
+    ----------
+    uid : str
+    attempt : int
+        From 1.
+    exit_status : str or None
+        None until its stop document is there.
+    is_complete : bool
+        See `is_complete`.
+    """
 
     uid: str
     attempt: int
     exit_status: str | None
+    is_complete: bool
+
+
+def is_complete(stop_doc: Mapping[str, Any] | None) -> bool:
+    """Whether an attempt made what can be made of its raw run, by its stop document.
+
+    One that failed did not, nor did one that has no stop document. Of those that end as "abort"
+    some hold what there was of a raw run that ended early, which is as good as it can be; those
+    that were closed in mid-scan have no slices.
+    """
+    stop_doc = stop_doc or {}
+    if stop_doc.get("exit_status") == "abort":
+        return STREAM in stop_doc.get("num_events", {})
+    return stop_doc.get("exit_status") == "success"
 
 
 def attempts(client: BaseClient, derivation: str) -> list[Attempt]:
@@ -45,6 +71,7 @@ def attempts(client: BaseClient, derivation: str) -> list[Attempt]:
                 md["start"]["uid"],
                 md["start"]["attempt"],
                 (md.get("stop") or {}).get("exit_status"),
+                is_complete(md.get("stop")),
             )
             for md in found
         ),
@@ -53,16 +80,11 @@ def attempts(client: BaseClient, derivation: str) -> list[Attempt]:
 
 
 def unsuccessful(client: BaseClient, derivation: str) -> list[tuple[dict[str, Any], bool]]:
-    """Start documents of the attempts that failed or have no stop document, and if they have one.
-
-    Attempts at a raw run that ended early, which are as good as they can be, are not among them.
-    """
+    """Start documents of the attempts that are not complete, and if they have a stop document."""
     with explain_request("Tiled to say which runs it has"):
         found = [run.metadata for run in _search(client, Eq("start.derivation", derivation))]
     return [
-        (dict(md["start"]), bool(md.get("stop")))
-        for md in found
-        if (md.get("stop") or {}).get("exit_status") in (None, "fail")
+        (dict(md["start"]), bool(md.get("stop"))) for md in found if not is_complete(md.get("stop"))
     ]
 
 

@@ -18,7 +18,7 @@ from tiled.client.base import BaseClient
 from ..config import PublishingConfig
 from ..errors import InUseError, PublishError, ServerAwayError
 from .broadcast import Broadcast
-from .catalog import Attempt, attempts
+from .catalog import Attempt, attempts, is_complete
 from .claims import Claim
 from .clients import Clients
 from .connection import knock
@@ -230,14 +230,11 @@ class Publishers:
             claim.release()
 
     def _ended(self, start_doc: Mapping[str, Any], stop_doc: Mapping[str, Any]) -> None:
-        """An attempt has ended: let others go on; if it did not fail, remove those that did before.
-
-        The best that can be made of a scan that ended early is "abort".
-        """
+        """An attempt has ended: let others go on; if it is complete, remove those that are not."""
         derivation, attempt = start_doc.get("derivation", ""), start_doc.get("attempt", 1)
         _, directory = self._claims.get(derivation, (None, None))
         try:
-            if stop_doc["exit_status"] != "fail" and attempt > 1:
+            if attempt > 1 and is_complete(stop_doc):
                 self._remove_unsuccessful(derivation, attempt, directory)
         except PublishError as error:
             logger.warning("derived run %s is done, but: %s", start_doc["uid"], error)
@@ -251,6 +248,5 @@ class Publishers:
                     remove_unsuccessful(self._clients.of(target), derivation, directory)
         if directory is not None:
             # We hold the claim: one before ours that has no end, here or in the spool, is dead.
-            known = self.attempts(derivation)
-            ended = {a.uid for a in known if a.exit_status not in (None, "fail")}
-            remove_files(derivation, attempt - 1, directory, ended)
+            complete = {a.uid for a in self.attempts(derivation) if a.is_complete}
+            remove_files(derivation, attempt - 1, directory, complete)

@@ -18,7 +18,7 @@ import numpy as np
 from event_model import DocumentNames
 
 from ..errors import PublishError
-from .catalog import Attempt
+from .catalog import Attempt, is_complete
 from .claims import Claim
 
 _DOCUMENTS, _ABOUT, _CLAIM = "documents.msgpack", "about.json", "claim"
@@ -134,6 +134,7 @@ class SpooledRun:
                 "raw_scan_id": start_doc.get("raw_scan_id"),
                 "since": time.time(),
                 "exit_status": None,
+                "is_complete": False,
                 "why": "",
             }
         )
@@ -164,7 +165,12 @@ class SpooledRun:
     @property
     def attempt(self) -> Attempt:
         about = self.about or {}
-        return Attempt(self.uid, about.get("attempt", 0), about.get("exit_status"))
+        return Attempt(
+            self.uid,
+            about.get("attempt", 0),
+            about.get("exit_status"),
+            about.get("is_complete", False),
+        )
 
     def size_bytes(self) -> int:
         """Of its documents."""
@@ -200,7 +206,8 @@ class SpooledRun:
             with (self._folder / _DOCUMENTS).open("ab") as file:
                 file.write(content)
             if name == "stop":
-                self._write_about({**(self.about or {}), "exit_status": doc["exit_status"]})
+                ended = {"exit_status": doc["exit_status"], "is_complete": is_complete(doc)}
+                self._write_about({**(self.about or {}), **ended})
         except OSError as error:
             raise PublishError(
                 f"{self._folder}: could not keep a {name!r} document for a server that is away "

@@ -22,11 +22,10 @@ from ..intake.references import References
 from ..intake.scan import FrameAccount, Scan
 from ..pipeline.checks import SliceChecks
 from ..pipeline.slabs import SlabPipeline, find_rotation_centre, rows_within
-from ..publish.broadcast import Broadcast
 from ..publish.documents import DerivedRun
 from ..recon.centre import CentreEstimate
 from ..recon.preprocess import Fields
-from ..report import RunRecord, RunReport, StageFailed, without_result
+from ..report import ExitStatus, RunRecord, RunReport, StageFailed, without_result
 from ..training.noise_profile import NoiseProfile, measure_noise
 from ..trust.consistency import Photons
 from .checking import slice_checks
@@ -117,6 +116,14 @@ class RunProcessor:
             ),
         )
 
+    def close(self, reason: str) -> None:
+        """No more documents will come, and why: end the derived run, if a preview has begun it."""
+        if self._enabled:
+            self._record.remark(reason)
+            if self._previews.has_started:
+                self._stop(exit_status(self._documents, self._record.failure))
+        self._documents.close()
+
     def _on_frame(self, frame: Frame) -> None:
         self._store.add(frame)
         self._live.arrived(frame)
@@ -135,18 +142,8 @@ class RunProcessor:
                 with self._record.stage("publish"):
                     derived.start()
             self._publish(made, derived, counts)
-        emit = self._derivation.emit
-        assert emit is not None
-        status = exit_status(self._documents, self._record.failure)
-        frames = self._store.account(promised_projections(self._documents))
-        with suppress(StageFailed), self._record.stage("publish"):
-            derived.stop(status, self._record.reason, frames.as_dict(), conclusions)
-            emit.check()
-        for why in emit.waiting:
-            self._record.remark(
-                f"the derived run waits in the spool, to be brought to its server: {why}"
-            )
-        return self._report(made, derived, emit, frames, counts)
+        frames = self._stop(exit_status(self._documents, self._record.failure), conclusions)
+        return self._report(made, derived, frames, counts)
 
     def _look_up(self) -> RunReport | None:
         """The report of a run that needs no work, or that another process works on."""
@@ -172,15 +169,31 @@ class RunProcessor:
         assert derived is not None
         return derived, {key: md for key, md in metadata.items() if known.get(key) != md}
 
+    def _stop(self, status: ExitStatus, conclusions: dict[str, Any] | None = None) -> FrameAccount:
+        """End the derived run; returns what has become of the projections."""
+        derived, emit = self._derivation.run, self._derivation.emit
+        assert derived is not None
+        assert emit is not None
+        frames = self._store.account(promised_projections(self._documents))
+        with suppress(StageFailed), self._record.stage("publish"):
+            derived.stop(status, self._record.reason, frames.as_dict(), conclusions)
+            emit.check()
+        for why in emit.waiting:
+            self._record.remark(
+                f"the derived run waits in the spool, to be brought to its server: {why}"
+            )
+        return frames
+
     def _report(
         self,
         made: _Made,
         derived: DerivedRun,
-        emit: Broadcast,
         frames: FrameAccount,
         counts: SliceCounts,
     ) -> RunReport:
         estimate, scan, record = made.estimate, made.scan, self._record
+        emit = self._derivation.emit
+        assert emit is not None
         return RunReport(
             raw_uid=self._raw_uid,
             derived_uid=derived.uid if emit.reached_any else None,

@@ -30,10 +30,19 @@ class ThreadWorker(Generic[Item]):
         Name of the thread; "tomogan-" is put before it.
     limit : int
         How many items `put` accepts beyond those that are handled.
+    at_end : callable, optional
+        Called by the thread when it is closed, after the last item.
     """
 
-    def __init__(self, handle: Callable[[Item], None], name: str, limit: int) -> None:
+    def __init__(
+        self,
+        handle: Callable[[Item], None],
+        name: str,
+        limit: int,
+        at_end: Callable[[], None] = lambda: None,
+    ) -> None:
         self._handle = handle
+        self._at_end = at_end
         self._name = f"tomogan-{name}"
         self._limit = limit
         self._mailbox: Mailbox[object] = Mailbox()
@@ -106,3 +115,7 @@ class ThreadWorker(Generic[Item]):
                 with self._changed:
                     self._handled += 1
                     self._changed.notify_all()
+        try:
+            self._at_end()
+        except Exception:
+            logger.exception("%s: could not be ended in order", self._name)
