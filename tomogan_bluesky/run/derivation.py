@@ -57,7 +57,7 @@ class Derivation:
         self._publishing = settings.publishing
         self._scale = PER_PIXEL
         self._attempt = 1
-        self._derivation = ""
+        self._derivation = self._references_sha256 = ""
         self.denoiser: Denoiser | None = None
         self.final_uid: str | None = None
         self.run: DerivedRun | None = None
@@ -85,12 +85,26 @@ class Derivation:
         has_references : bool
             Whether the raw run has darks and flats itself.
         """
+        self._references_sha256 = self._sha256_in_files(has_references)
         return derivation_of(
             self.raw_uid,
             self._settings.digest(),
             self._generator_digest(),
-            self._engine.reference_runs.sha256_in_files(self._start_doc, has_references),
+            self._references_sha256,
         )
+
+    def is_other(self, has_references: bool) -> bool:
+        """Whether the darks and flats are others by now than those that it was identified with.
+
+        They may have been taken from files, and the scan records its own after the projections; or
+        the files were written again.
+
+        Parameters
+        ----------
+        has_references : bool
+            See `identify`.
+        """
+        return self._sha256_in_files(has_references) != self._references_sha256
 
     def look_up(self, has_references: bool) -> None:
         """See which attempt this is, and whether an earlier one was successful.
@@ -133,6 +147,9 @@ class Derivation:
             scale=self._scale,
         )
         return self.run
+
+    def _sha256_in_files(self, has_references: bool) -> str:
+        return self._engine.reference_runs.sha256_in_files(self._start_doc, has_references)
 
     def _fitting(self, denoiser: Denoiser | None) -> Denoiser | None:
         """The denoiser, once it is told whether it was trained on slices like these."""

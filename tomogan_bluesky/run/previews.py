@@ -128,6 +128,11 @@ class Previews:
             logger.warning("run %s: no more previews: %s", self._derivation.raw_uid, error)
             self._wanted = False
 
+    def forget(self) -> None:
+        """Their derived run was ended: what follows is another one."""
+        self._wanted = self.has_started = False
+        self.started_with = {}
+
     def _start(self, has_references: bool) -> None:
         derivation = self._derivation
         derivation.load()

@@ -40,6 +40,11 @@ from .volumes import SliceCounts, VolumePublisher
 
 logger = logging.getLogger(__name__)
 
+_OTHER_REFERENCES = (
+    "the darks and flats of the scan turned out to be others than those, in files, that its "
+    "previews were made with; the previews have a derived run of their own"
+)
+
 
 @dataclass
 class _Made:
@@ -130,6 +135,10 @@ class RunProcessor:
 
     def _finish(self) -> RunReport:
         """Everything that is left to do once the run has ended."""
+        if self._previews.has_started and self._derivation.is_other(self._store.has_references):
+            self._record.remark(_OTHER_REFERENCES)
+            self._stop("abort")
+            self._previews.forget()
         if not self._previews.has_started and (report := self._look_up()) is not None:
             return report
         made = _Made()

@@ -9,12 +9,19 @@ import numpy as np
 import pytest
 import tifffile
 from scan_files import Frames, write_data_exchange, write_nxtomo, write_tiff_folder
-from scans import reconstructed, scan_documents
+from scans import ANGLES, COLUMNS, reconstructed, scan_documents
 
-from tomogan_bluesky import ScanConfig, TomoGANCallback
+from tomogan_bluesky import (
+    LiveConfig,
+    ReconstructionConfig,
+    ScanConfig,
+    TomoGANCallback,
+    replay,
+)
 from tomogan_bluesky.config import ReferenceFiles, StoredFrames
 from tomogan_bluesky.errors import IntakeError
 from tomogan_bluesky.intake.references import mean_frame
+from tomogan_bluesky.publish.catalog import derived_runs
 from tomogan_bluesky.run.reference_runs import ReferenceRuns
 
 FRAMES = Frames()
@@ -122,6 +129,47 @@ def test_what_is_in_the_files_makes_another_derivation_and_not_where_they_are(tm
     # To a scan with darks and flats of its own the files are nothing.
     docs = scan_documents()
     assert derivation(path) == derivation(tmp_path / "moved.h5")
+
+
+@pytest.mark.parametrize("later", ["its own", "a file that was written again"])
+def test_what_previews_were_made_with_may_not_be_what_counts_in_the_end(later, tmp_path, catalog):
+    """Then their run ends without slices, and the final version is the one that a replay finds."""
+    path = write_data_exchange(tmp_path / "dx.h5", FRAMES)
+    docs = scan_documents(md={"num_points": ANGLES})
+    if later == "its own":
+        projections = next(i for i, (_, doc) in enumerate(docs) if doc.get("name") == "primary")
+        docs = [docs[0], *docs[projections:-1], *docs[1:projections], docs[-1]]
+    else:
+        docs = scan_documents(darks=0, flats=0, md={"num_points": ANGLES})
+    options = {
+        "model": None,
+        "scan": ScanConfig(reference_files=files(path)),
+        "reconstruction": ReconstructionConfig(rotation_centre=(COLUMNS - 1) / 2),
+        "worker": "thread",
+    }
+    client = catalog.client()
+    live = LiveConfig(preview_every=8, preview_every_s=None)
+    with TomoGANCallback(client, live=live, **options) as callback:
+        for name, doc in docs[:-1]:
+            callback(name, doc)
+        callback.wait(60)
+        if later != "its own":
+            with h5py.File(path, "r+") as file:
+                file["exchange/data_white"][0] += 1
+        callback(*docs[-1])
+        (report,) = callback.wait(60)
+    assert report.exit_status == "success", report.reason
+    assert report.n_previews >= 1
+    assert "previews were made with" in report.reason
+    previewed, final = derived_runs(client, docs[0][1])
+    assert client[previewed].stop["exit_status"] == "abort"
+    assert set(client[previewed].stop["num_events"]) == {"preview"}
+    assert final == report.derived_uid
+    assert set(client[final]) == {"primary"}
+    with TomoGANCallback(client, live=LiveConfig(preview_every_s=None), **options) as callback:
+        (again,) = replay(docs, callback)
+    assert again.already_done
+    assert again.derived_uid == final
 
 
 def nan(path):
