@@ -140,7 +140,7 @@ def test_nothing_is_written_over_unless_asked(export, exported, tmp_path, option
 
 def test_what_cannot_be_exported_is_told(export, exported, publish, raw, tmp_path):
     raw_uid, final = exported
-    assert "expected a successful derived run of it, got 0" in export(raw["uid"], code=1)
+    assert "expected a successful derived run of it, got none" in export(raw["uid"], code=1)
     failed = publish(raw, "failed", seed=None, exit_status="fail")
     assert "got 1 that did not succeed" in export(raw["uid"], code=1)
     assert "got no slices at all" in export(failed, code=1)

@@ -152,12 +152,12 @@ def test_what_previews_were_made_with_may_not_be_what_counts_in_the_end(later, t
     with TomoGANCallback(client, live=live, **options) as callback:
         for name, doc in docs[:-1]:
             callback(name, doc)
-        callback.wait(60)
+        callback.wait(300)
         if later != "its own":
             with h5py.File(path, "r+") as file:
                 file["exchange/data_white"][0] += 1
         callback(*docs[-1])
-        (report,) = callback.wait(60)
+        (report,) = callback.wait(300)
     assert report.exit_status == "success", report.reason
     assert report.n_previews >= 1
     assert "previews were made with" in report.reason
