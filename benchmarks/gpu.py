@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -27,11 +28,13 @@ import torch
 from tomogan_bluesky.geometry import ScanGeometry
 from tomogan_bluesky.models.base import channels_last
 from tomogan_bluesky.models.generator import PRESETS, build_generator
-from tomogan_bluesky.recon.backends import Reconstructor
 from tomogan_bluesky.recon.fbp import FBP
 from tomogan_bluesky.recon.flatfield import attenuation, transmission
 from tomogan_bluesky.recon.gridrec import BATCH, Gridrec
 from tomogan_bluesky.recon.iterative import SIRT, TotalVariation
+
+if TYPE_CHECKING:  # numpy and torch are all that a machine with a GPU needs to have
+    from tomogan_bluesky.recon.backends import Reconstructor
 
 N_ANGLES = {512: 720, 1024: 1440, 2048: 1500}
 # Slices/s of an H200 by columns: tensor cores, memory, PCIe in (uint16) and out (float32).
@@ -133,7 +136,7 @@ def on_device(bench: Bench, geometry: ScanGeometry) -> Iterator[Row]:
     n_slices = BATCH[device.type]
     shape = (n_slices, geometry.n_angles, n)
 
-    def rows(name: str, limit: str | None, make: Callable[[], Reconstructor]) -> Iterator[Row]:
+    def rows(name: str, limit: str | None, make: "Callable[[], Reconstructor]") -> Iterator[Row]:
         reconstruct = make()
         sinograms = torch.rand(shape, device=device)
         time_s = bench.seconds(lambda: reconstruct(sinograms))
