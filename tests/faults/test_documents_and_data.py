@@ -96,7 +96,7 @@ def test_missing_stop(undisturbed, caplog):
     cut_off = scan_documents()
     whole([*cut_off[:-1], *scan_documents()], undisturbed)
     assert f"run {cut_off[0][1]['uid']}: " in caplog.text
-    assert "before its stop document came" in caplog.text
+    assert "before the stop document of the scan came" in caplog.text
 
 
 def test_stop_before_the_last_data():
