@@ -21,6 +21,7 @@ from tomogan_bluesky import (
 from tomogan_bluesky.denoise.denoiser import TorchScriptDenoiser
 from tomogan_bluesky.denoise.refiltered import refiltered
 from tomogan_bluesky.geometry import ScanGeometry
+from tomogan_bluesky.publish.catalog import derived_runs
 from tomogan_bluesky.recon.gridrec import Gridrec
 
 CENTRE = 15.5
@@ -302,7 +303,7 @@ def test_previews_are_in_tiled_while_the_scan_goes_on(catalog):
         for name, doc in docs[: len(docs) // 2 + 3]:
             callback(name, doc)
         callback.wait(60)
-        (uid,) = list(client)
+        (uid,) = derived_runs(client, docs[0][1])
         preview = client[uid]["preview"]
         assert len(preview["n_projections"].read()) > 0
         before = preview["reconstruction"].read()
