@@ -22,7 +22,7 @@ from tomogan_bluesky.pipeline.slabs import SlabPipeline
 from tomogan_bluesky.publish.server import serve_catalog
 from tomogan_bluesky.publish.tiled_publisher import TiledPublisher
 from tomogan_bluesky.recon.beam import Beam
-from tomogan_bluesky.run import processing
+from tomogan_bluesky.run import run_model
 from tomogan_bluesky.sim.beamline import SimBeamline
 from tomogan_bluesky.sim.plans import tomo_scan
 from tomogan_bluesky.training.noise_profile import NoiseProfile
@@ -95,7 +95,7 @@ def photons(monkeypatch):
     """The flats of these documents are without noise: here they have that of ten thousand."""
     known = {"gain": 1.0, "read_noise": 2.0, "flat_electrons": 1e4}
     profile = NoiseProfile(**known, flat_pattern=0.0, blur_px=0.0)
-    monkeypatch.setattr(processing, "measure_noise", lambda *frames: profile)
+    monkeypatch.setattr(run_model, "measure_noise", lambda *frames: profile)
 
 
 def test_checks_stand_beside_each_slice_and_in_the_report(model, photons):
@@ -143,7 +143,7 @@ def test_checks_that_fail_cost_no_slices(model, monkeypatch):
     docs, report, found = run_through(model)
     assert (report.exit_status, report.n_failed_slices) == ("success", 0)
     assert "could not be checked: no such thing" in report.reason
-    monkeypatch.setattr(processing, "slice_checks", fail)
+    monkeypatch.setattr(run_model, "slice_checks", fail)
     docs, report, found = run_through(model)
     assert (report.exit_status, report.n_failed_slices) == ("success", 0)
     assert np.isfinite(found["uncertainty"]).all()

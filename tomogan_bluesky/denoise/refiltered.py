@@ -13,10 +13,11 @@ import torch
 from ..config import FilterName, ReconstructionConfig
 from ..models.card import ModelCard
 from ..recon.filters import filter_window
-from .windows import Denoiser, has_uncertainty
+from .windows import Denoiser, has_uncertainty, moving
 
 # Next to the highest frequency some windows leave nothing that could be brought back.
 _HIGHEST = 0.48  # cycles a pixel
+_LAST = 0.499  # where no window is nothing yet, by which another one is divided
 _LARGEST_GAIN = 1000.0
 _FILTERED = ("gridrec", "fbp")
 
@@ -58,7 +59,7 @@ class FilterChange:
 
     def as_here(self, slices: torch.Tensor) -> torch.Tensor:
         """Slices of the other filter, as the filter here would have them: float32 (slice, y, x)."""
-        return _each(slices, lambda frequency: self._window(frequency.clamp(max=0.5)))
+        return _each(slices, lambda frequency: self._window(frequency.clamp(max=_LAST)))
 
     def _window(self, frequency: torch.Tensor) -> torch.Tensor:
         here, learned = (filter_window(name, frequency) for name in self._names)
@@ -96,10 +97,7 @@ class RefilteredDenoiser:
     @property
     def on(self) -> "Callable[[str], RefilteredDenoiser] | None":
         """Gives the same on another device; None where the other denoiser can't."""
-        move = getattr(self._denoiser, "on", None)
-        if move is None:
-            return None
-        return lambda device: RefilteredDenoiser(move(device), self._change)
+        return moving(self._denoiser, lambda moved: RefilteredDenoiser(moved, self._change))
 
     def __call__(self, slices: torch.Tensor, context: tuple[int, int] = (0, 0)) -> torch.Tensor:
         """See `Denoiser`."""

@@ -6,13 +6,16 @@ however the volume is cut into slabs, and so are its bits.
 """
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol, TypeGuard
+from typing import Protocol, TypeGuard, TypeVar
 
 import torch
 
 from ..models.card import ModelCard
 from ..models.uncertainty import DENOISED, UNCERTAINTY
+
+Wrapped = TypeVar("Wrapped", bound="Denoiser")
 
 
 def window_indices(i: int, n_slices: int, depth: int) -> list[int]:
@@ -53,6 +56,14 @@ class UncertainDenoiser(Denoiser, Protocol):
 def has_uncertainty(denoiser: Denoiser) -> TypeGuard[UncertainDenoiser]:
     """Whether a denoiser says how far off it may be."""
     return UNCERTAINTY in denoiser.card.outputs
+
+
+def moving(
+    denoiser: Denoiser, wrap: Callable[[Denoiser], Wrapped]
+) -> Callable[[str], Wrapped] | None:
+    """What gives a wrapped denoiser on another device; None where the denoiser can't be moved."""
+    on = getattr(denoiser, "on", None)
+    return None if on is None else lambda device: wrap(on(device))
 
 
 @dataclass(eq=False)

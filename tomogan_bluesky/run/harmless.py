@@ -13,7 +13,7 @@ import torch
 
 from ..denoise.denoiser import Denoiser
 from ..denoise.noise import estimate_noise
-from ..denoise.windows import has_uncertainty
+from ..denoise.windows import has_uncertainty, moving
 from ..training.noise_profile import NoiseProfile, detector_mismatch
 from ..trust.calibration import noise_for_contrast
 
@@ -64,10 +64,7 @@ class HarmlessDenoiser:
     @property
     def on(self) -> "Callable[[str], HarmlessDenoiser] | None":
         """Gives the same on another device; None where the other denoiser can't."""
-        move = getattr(self._denoiser, "on", None)
-        if move is None:
-            return None
-        return lambda device: HarmlessDenoiser(move(device), self._share)
+        return moving(self._denoiser, lambda moved: HarmlessDenoiser(moved, self._share))
 
     def __call__(self, slices: torch.Tensor, context: tuple[int, int] = (0, 0)) -> torch.Tensor:
         given = slices[context[0] : len(slices) - context[1]]

@@ -9,12 +9,10 @@ import logging
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 from ..config import plan_settings
-from ..denoise.denoiser import Denoiser
-from ..errors import IntakeError, InUseError, MissingFramesError
+from ..errors import IntakeError, InUseError
 from ..geometry import ScanGeometry
 from ..intake.documents import Frame, ScanDocuments
 from ..intake.frame_store import FrameStore
@@ -26,15 +24,12 @@ from ..publish.documents import DerivedRun
 from ..recon.centre import CentreEstimate
 from ..recon.preprocess import Fields
 from ..report import ExitStatus, RunRecord, RunReport, StageFailed, without_result
-from ..training.noise_profile import NoiseProfile, measure_noise
-from ..trust.consistency import Photons
-from .checking import slice_checks
 from .derivation import Derivation
 from .engine import Engine
-from .harmless import suited
 from .live import LiveScan
 from .previews import Previews, PreviewSchedule
 from .provenance import of_geometry, provenance
+from .run_model import RunModel
 from .telling import exit_status, promised_projections, remark_on_centre, remarks_on_frames
 from .volumes import SliceCounts, VolumePublisher
 
@@ -76,6 +71,7 @@ class RunProcessor:
         self._store = FrameStore(scan)
         self._documents = ScanDocuments(scan, self._on_frame, self._store.expect_shape)
         self._derivation = Derivation(engine, self._settings, self._record, start_doc)
+        self._model = RunModel(self._settings, self._store, self._derivation, self._record)
         self._live = LiveScan(
             self._settings,
             self._store,
@@ -249,7 +245,7 @@ class RunProcessor:
         scan, pipeline, record = made.scan, made.pipeline, self._record
         if scan is None or pipeline is None:
             return
-        checks = made.checks = self._slice_checks(scan, pipeline, made.rows)
+        checks = made.checks = self._model.checks(scan, pipeline, made.rows)
         publish = VolumePublisher(pipeline, derived, record, counts, self._engine.progress, checks)
         try:
             publish(made.rows, scan.slabs)
@@ -298,7 +294,7 @@ class RunProcessor:
             return SlabPipeline(
                 geometry,
                 self._settings.reconstruction,
-                self._suited(geometry),
+                self._model.denoiser(geometry),
                 _fields(scan),
                 self._engine.resolved_device(),
                 early,
@@ -322,51 +318,6 @@ class RunProcessor:
             "run %s: %.2f GiB in slabs of %d rows", self._raw_uid, plan.total_gib, plan.slab_rows
         )
         return replace(scan, frames_bytes=plan.frames_bytes), plan.total_gib
-
-    def _suited(self, geometry: ScanGeometry) -> Denoiser | None:
-        """The denoiser for this run's detector and photons, where its flats and darks tell, and for
-        its filter."""
-        denoiser = self._derivation.denoiser
-        if denoiser is None:
-            return None
-        if self._profile is not None:
-            shape = (geometry.n_columns, geometry.n_angles)
-            denoiser, remarks = suited(denoiser, self._profile, *shape)
-            for remark in remarks:
-                self._record.remark(remark)
-        return self._derivation.refiltered(denoiser)
-
-    @cached_property
-    def _profile(self) -> NoiseProfile | None:
-        """The noise of the detector, where the run's own flats and darks tell."""
-        if not self._store.has_references:
-            return None
-        try:
-            frames = (self._store.reference_frames(kind) for kind in ("flat", "dark"))
-            return measure_noise(*frames)
-        except MissingFramesError as error:
-            logger.debug("run %s: its detector's noise is not known: %s", self._raw_uid, error)
-            return None
-
-    def _slice_checks(
-        self, scan: Scan, pipeline: SlabPipeline, rows: tuple[int, int]
-    ) -> SliceChecks | None:
-        """Checks of some slices; where they can't be made the run goes on without."""
-        denoiser, profile, photons = self._derivation.denoiser, self._profile, None
-        if denoiser is None or self._settings.denoising.check_slices == 0:
-            return None
-        try:
-            with self._record.timed("check"):
-                if profile is not None:
-                    n_flats = len(self._store.reference_frames("flat"))
-                    photons = Photons(profile.flat_electrons, profile.read_noise, n_flats)
-                first_last = pipeline.preprocess.rows_within(*rows)
-                return slice_checks(
-                    self._settings, denoiser.card, photons, scan, pipeline, first_last
-                )
-        except Exception as error:
-            self._record.remark(f"the denoised slices could not be checked: {error}")
-            return None
 
     def _references_so_far(self) -> References | None:
         has_own = self._store.has_references

@@ -56,6 +56,16 @@ def test_slices_of_one_filter_become_those_of_the_other(scan, name):
     assert apart(change.as_learned(smooth), sharp) < (0.3 if name == "parzen" else 0.08)
 
 
+def test_a_window_that_ends_at_zero_is_divided_by(scan):
+    """A model of hann knows nothing of the highest frequency; parzen's has nothing there either."""
+    geometry, sinograms, _ = scan
+    change = FilterChange("parzen", "hann")
+    hann, parzen = (Gridrec(geometry, filter)(sinograms) for filter in ("hann", "parzen"))
+    assert apart(change.as_here(hann), parzen) < 0.01
+    assert torch.isfinite(change.as_here(hann)).all()
+    assert apart(change.as_learned(parzen), hann) < 0.05
+
+
 @pytest.mark.parametrize("name", SMOOTH)
 def test_what_a_denoiser_leaves_alone_stays(scan, name):
     geometry, sinograms, _ = scan

@@ -8,11 +8,13 @@ import torch
 from generators import CARD
 from scipy import ndimage
 
-from tomogan_bluesky.config import DEFAULT_MODEL
+from tomogan_bluesky.config import DEFAULT_MODEL, ReconstructionConfig, Settings
 from tomogan_bluesky.denoise.denoiser import TorchScriptDenoiser
+from tomogan_bluesky.denoise.refiltered import FilterChange
 from tomogan_bluesky.models.generator import build_generator
 from tomogan_bluesky.pipeline.checks import Measured, SliceChecks, evenly, measure
 from tomogan_bluesky.recon.gridrec import Gridrec
+from tomogan_bluesky.run.checking import slice_checks
 from tomogan_bluesky.training.pairs import SimulatedScans, simulate_pairs
 from tomogan_bluesky.training.pinned import PINNED_SETS, PinnedScans
 from tomogan_bluesky.trust.consistency import Photons
@@ -123,6 +125,19 @@ def test_slices_of_another_kind_are_found(case):
         assert (numbers["strangeness"] > card.familiarity.limit).all(), name
         assert "are unlike those that model 'untrained' knows" in checks.remarks()[-1]
         assert any(trait in checks.remarks()[-1] for trait in (*TRAITS, "nothing but noise"))
+
+
+def test_slices_of_a_smoother_filter_are_looked_at_as_the_model_knows_them(case):
+    """As a run with such a filter is checked: those of hann are no other kind."""
+    card = TorchScriptDenoiser(DEFAULT_MODEL).card
+    settings = Settings(reconstruction=ReconstructionConfig(filter="hann"))
+    checks = slice_checks(settings, card, None, None, None, (0, len(case.reconstruction)))
+    smooth = FilterChange("hann", "ramlak").as_here(case.reconstruction)
+    checks.slab(range(len(smooth)), smooth, smooth)
+    assert checks.worst()["strangeness"] < card.familiarity.limit
+    unaware = SliceChecks(card, checks.rows)
+    unaware.slab(range(len(smooth)), smooth, smooth)
+    assert unaware.worst()["strangeness"] > card.familiarity.limit
 
 
 def test_traits_have_no_units(case):
