@@ -9,21 +9,20 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from datetime import datetime
-from json import JSONDecodeError, loads
 from typing import TYPE_CHECKING, Any
 
 import dask
-from tiled.queries import Comparison, Eq, KeyPresent
+from tiled.queries import KeyPresent
 
 from .callback import TomoGANCallback
 from .config import Settings, plan_settings
-from .errors import ConfigurationError, ModelError
+from .errors import ModelError
 from .publish.catalog import attempts
 from .publish.explain import explain_request
 from .publish.identity import ORIGINAL_RUN
 from .publish.place import opened
 from .publish.publishers import Publishers
+from .publish.query import parse_query, raw_runs, start_of
 from .replaying import replay
 from .report import RunRecord, RunReport
 from .run.derivation import Derivation
@@ -104,26 +103,24 @@ def find_runs(source: str, queries: Sequence[str]) -> list[str]:
     source : str
         As in `Order`.
     queries : sequence of str
-        ``KEY=VALUE``, ``KEY>=VALUE`` or ``KEY<=VALUE``, with a key of the start document
-        (``plan_name``, ``sample.name``) and a value in JSON, an ISO date, or else text.
+        See `parse_query`.
 
     Raises
     ------
     ConfigurationError
-        No query.
+        A query that is none.
     PublishError
         The catalog cannot be asked.
     """
-    conditions = [_condition(text) for text in queries]
+    query = parse_query(queries)
     with opened(source) as (client, _), explain_request("Tiled to say which runs it has"):
         found: Any = client
         for condition in (
             KeyPresent(f"start.{ORIGINAL_RUN}", exists=False),
             KeyPresent("stop.exit_status"),
-            *conditions,
         ):
             found = found.search(condition)
-        return [run.metadata["start"]["uid"] for run in found.sort(("start.time", 1)).values()]
+        return [str(start_of(run)["uid"]) for run in raw_runs(found, query)]
 
 
 def unfinished(order: Order, raw_uids: Sequence[str]) -> list[str]:
@@ -217,30 +214,6 @@ def replay_on(cluster: "Client", order: Order, raw_uids: Sequence[str]) -> Itera
     for future in as_completed(futures, loop=cluster.loop):
         error = future.exception()
         yield future.result() if error is None else Outcome(futures[future], error=_in_words(error))
-
-
-def _condition(text: str) -> Any:
-    for sign, operator in ((">=", "ge"), ("<=", "le"), ("=", "")):
-        key, found, value = text.partition(sign)
-        if found and key.strip() and not key.rstrip().endswith(("<", ">")):
-            name = f"start.{key.strip()}"
-            meant = _value(value.strip())
-            return Comparison(operator, name, meant) if operator else Eq(name, meant)
-    raise ConfigurationError(
-        f"--query: expected KEY=VALUE, KEY>=VALUE or KEY<=VALUE with a key of the start document, "
-        f"got {text!r}"
-    )
-
-
-def _value(text: str) -> Any:
-    try:
-        return loads(text)
-    except JSONDecodeError:
-        pass
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except ValueError:
-        return text
 
 
 def _in_words(error: BaseException) -> str:

@@ -16,7 +16,8 @@ from tomogan_bluesky import TomoGANCallback
 from tomogan_bluesky.config import DEFAULT_MODEL
 from tomogan_bluesky.errors import ModelError, PublishError, TomoGANError
 from tomogan_bluesky.intake.files import read_scan
-from tomogan_bluesky.models.artifact import ALLOWED_MODELS, load_model
+from tomogan_bluesky.models.artifact import load_model
+from tomogan_bluesky.models.files import ALLOWED_MODELS
 from tomogan_bluesky.publish.spool import Spool
 from tomogan_bluesky.serving.messages import MessageError, unpack
 

@@ -35,6 +35,7 @@ def test_a_worker_that_is_killed_costs_no_run(catalog, client, batch):
     folder = str(catalog.directory)
     uids = find_runs(folder, [f"sample.name={batch}", "sample.number<=2"])
     assert len(uids) == 3
+    assert find_runs(folder, [f"sample={batch}", "sample.number>=0", "sample.number<=2"]) == uids
     order = Order(folder, folder, None, Settings(reconstruction=ReconstructionConfig(slab_rows=1)))
     with (
         distributed.LocalCluster(

@@ -7,7 +7,8 @@ from generators import CARD
 from scans import scan_documents
 
 from tomogan_bluesky import TomoGANCallback
-from tomogan_bluesky.models.artifact import export_model, model_sha256
+from tomogan_bluesky.models.artifact import export_model
+from tomogan_bluesky.models.files import model_sha256
 from tomogan_bluesky.models.generator import build_generator
 from tomogan_bluesky.models.registry import Instrument, Registry
 

@@ -22,6 +22,7 @@ LAYERS = {
     "models.deepening": 1,
     "models.discriminator": 1,
     "models.features": 1,
+    "models.files": 1,
     "models.formats": 1,
     "models.generator": 1,
     "models.losses": 1,

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from .scan_options import QUERY_HELP
+
 
 def add_arguments(parser: argparse.ArgumentParser, which: Any) -> None:
     """Options of a replay of many runs; `which` is the group of what names the runs."""
@@ -17,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser, which: Any) -> None:
         nargs="+",
         action="extend",
         metavar="KEY=VALUE",
-        help="all runs with this in their start document, also KEY>=VALUE; may be repeated",
+        help=f"all runs that answer: {QUERY_HELP}; may be repeated",
     )
     which.add_argument(
         "--resume",
@@ -31,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser, which: Any) -> None:
     where.add_argument("--workers", type=int, metavar="N", help="in N processes of this machine")
 
 
-def run(args: argparse.Namespace, settings: Any, model: str | None) -> int:
+def run(args: argparse.Namespace, settings: Any, model: str | None, device: str) -> int:
     """Replay all runs that answer the query; 1 where one of them failed."""
     from tqdm import tqdm
 
@@ -50,7 +52,7 @@ def run(args: argparse.Namespace, settings: Any, model: str | None) -> int:
         print(f"no run answers {' and '.join(queries) or 'at all'}", file=sys.stderr)
         return 0
     order = Order(
-        source, str(args.into or source), model, settings, device=args.device, again=args.again
+        source, str(args.into or source), model, settings, device=device, again=args.again
     )
     if args.resume:
         uids = unfinished(order, uids)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .scan_options import add_catalog_options, add_scan_options, parse_query, scan_reader
+from .scan_options import add_catalog_options, add_scan_options, scan_reader
 
 if TYPE_CHECKING:
     from ..denoise.denoiser import Denoiser
@@ -165,6 +165,7 @@ def _on_scans(
 
     from ..denoise.denoiser import check_reconstruction
     from ..denoise.refiltered import refiltered
+    from ..publish.query import parse_query
     from ..training.scan_scores import scan_scores
 
     with scan_reader(args, args.device) as reader:

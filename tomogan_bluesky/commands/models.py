@@ -53,7 +53,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         verb(name, text).add_argument("fingerprint", help="as list shows it, or its beginning")
     verb("verify", "see that each model in use is what it was, and can be loaded")
     promote = verb("promote", "use a model for an instrument from now on")
-    promote.add_argument("model", type=Path, help="a model file; it is copied")
+    promote.add_argument("model", help="name of a shipped model, or a model file; it is copied")
     promote.add_argument("--beamline", help="what is not given fits any")
     promote.add_argument("--energy-kev", type=float)
     promote.add_argument("--detector")

@@ -25,7 +25,7 @@ examples:
       remove what was derived from scan 12, files included
   tomogan-bluesky replay --resume --catalog my_catalog
       all that have no final version yet, as after a crash; again and again does no harm
-  tomogan-bluesky replay --query sample.name=foam --query 'time>=2026-11-01' --catalog my_catalog
+  tomogan-bluesky replay --query sample=foam --query since=2026-11-01 --catalog my_catalog
       all that answer both; what is there already is left alone
   tomogan-bluesky replay --query plan_name=tomo_scan --catalog https://tiled.example.org \\
       --profile profiles/hex/tomogan.yml --dask tcp://cluster:8786
@@ -63,7 +63,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("--rows", type=rows, metavar="A:B", help="detector rows A to B - 1")
     parser.add_argument("--model", help="name or path of a model, or none")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, …")
+    parser.add_argument("--device", help="auto, cpu, cuda, … (auto)")
     parser.add_argument("--again", action="store_true", help="compute again what is there already")
     parser.add_argument("--remove", action="store_true", help="remove what was derived, and stop")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
@@ -82,9 +82,9 @@ def run(args: argparse.Namespace) -> int:
     from ..publish.place import opened
     from ..replaying import replay
 
-    settings, model = _settings(args)
+    settings, model, device = _settings(args)
     if args.query is not None or args.resume:
-        return bulk_replay.run(args, settings, model)
+        return bulk_replay.run(args, settings, model, device)
     with ExitStack() as stack:
         source, volumes = stack.enter_context(opened(args.catalog))
         target = source
@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
                 reconstruction=settings.reconstruction,
                 denoising=settings.denoising,
                 publishing=publishing,
-                device=args.device,
+                device=device,
                 again=args.again,
                 progress=show,
                 worker="thread",
@@ -135,8 +135,9 @@ def _raw(run: Any, name: str) -> Any:
     return run
 
 
-def _settings(args: argparse.Namespace) -> tuple[Any, str | None]:
-    """Those of the profile, if there is one, with those of the command line over them."""
+def _settings(args: argparse.Namespace) -> tuple[Any, str | None, str]:
+    """Settings, model and device of the profile, if there is one, and over them those of the
+    command line."""
     from ..config import Profile, Settings, checked, load_profile
 
     profile = load_profile(args.profile) if args.profile else Profile(version=1)
@@ -153,7 +154,8 @@ def _settings(args: argparse.Namespace) -> tuple[Any, str | None]:
     for section, values in given.items():
         content[section] |= {key: value for key, value in values.items() if value is not None}
     settings = checked(Settings, content, "settings")
-    return settings, model_named(args.model or profile.model or "none")
+    model = model_named(args.model or profile.model or "none")
+    return settings, model, args.device or profile.device
 
 
 def _tell(reports: list[Any], args: argparse.Namespace) -> int:

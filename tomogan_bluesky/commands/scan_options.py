@@ -1,15 +1,19 @@
 """Options that say which scans of a catalog a command works on, and how they are reconstructed."""
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..training.catalogs import ScanQuery, ScanReader
+    from ..training.catalogs import ScanReader
 
-_OWN_KEYS = ("sample", "plan_name", "dose", "since", "until")
+
+QUERY_HELP = (
+    "what the start documents say: sample=…, plan_name=…, dose=…, since=DATE, until=DATE, or "
+    "KEY=…, KEY>=… or KEY<=… with any other key"
+)
 
 
 def rows(text: str) -> tuple[int, int]:
@@ -34,8 +38,7 @@ def model_named(text: str | None) -> str | None:
         Its file can't be read.
     """
     from ..config import DEFAULT_MODEL
-    from ..models.artifact import model_sha256
-    from ..run.engine import registry_folder
+    from ..models.files import model_sha256, registry_folder
 
     model = {None: DEFAULT_MODEL, "default": DEFAULT_MODEL, "none": None}.get(text, text)
     if model is not None and registry_folder(model) is None:
@@ -58,50 +61,13 @@ def add_scan_options(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="KEY=VALUE",
-        help="what the start documents say: sample=…, plan_name=…, dose=…, since=DATE, until=DATE, "
-        "or any other key; may be repeated",
+        help=f"{QUERY_HELP}; may be repeated",
     )
     scans.add_argument(
         "--profile", type=Path, help="settings of a beamline, for reading and reconstruction"
     )
     scans.add_argument("--rows", type=rows, metavar="A:B", help="detector rows A to B - 1")
     scans.add_argument("--centre", "--center", type=float, help="detector column of the axis")
-
-
-def parse_query(words: Sequence[str]) -> "ScanQuery":
-    """A query from ``KEY=VALUE`` words: numbers and true/false are taken as such.
-
-    Raises
-    ------
-    ConfigurationError
-        A word without "=", or a value that does not fit its key.
-    """
-    from ..config import checked
-    from ..errors import ConfigurationError
-    from ..training.catalogs import ScanQuery
-
-    own: dict[str, Any] = {}
-    where: dict[str, Any] = {}
-    for word in words:
-        key, equals, text = word.partition("=")
-        if not equals or not key:
-            raise ConfigurationError(f"--query: expected KEY=VALUE, got {word!r}")
-        if key in _OWN_KEYS:
-            own[key] = text
-        else:
-            where[key] = _value(text)
-    return checked(ScanQuery, {**own, "where": where}, "--query")
-
-
-def _value(text: str) -> str | int | float | bool:
-    if text in ("true", "false"):
-        return text == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .scan_options import model_named
+
 if TYPE_CHECKING:
     from ..report import RunReport
     from ..serving.inbox import Source
@@ -249,7 +251,6 @@ def _profile(args: argparse.Namespace) -> Any:
 
 def _callback(args: argparse.Namespace) -> Any:
     from ..callback import TomoGANCallback
-    from ..config import DEFAULT_MODEL
     from ..errors import ConfigurationError
 
     publish = args.publish or args.tiled
@@ -269,8 +270,7 @@ def _callback(args: argparse.Namespace) -> Any:
         options["publishing"] = profile.publishing.model_copy(
             update={"directory": args.directory.absolute()}
         )
-    if args.model is not None:
-        options["model"] = None if args.model == "none" else args.model
+    options["model"] = model_named(args.model or profile.model or "none")
     if args.device is not None:
         options["device"] = args.device
     if args.allow_root and args.profile:
@@ -282,7 +282,7 @@ def _callback(args: argparse.Namespace) -> Any:
         options["scan"] = profile.scan.model_copy(update={"allowed_roots": roots})
     if args.profile:
         return TomoGANCallback.from_profile(args.profile, publish, **options)
-    return TomoGANCallback(publish, **{"model": DEFAULT_MODEL, **options})
+    return TomoGANCallback(publish, **options)
 
 
 def _metrics(server: Any, publishing: Any) -> Any:

@@ -21,6 +21,7 @@ from .train_stages import (
     RECORDED,
     Trained,
     add_options,
+    check_unused,
     checkpoint_of,
     first_start,
     make_config,
@@ -105,6 +106,7 @@ def _run(args: argparse.Namespace, world: "World", device: str) -> int:
 
     # What is wrong with the settings, the network or the checkpoint should be said before minutes
     # of simulation.
+    check_unused(args)
     stage = stages_of(args)[0]
     start, network = first_start(args)
     config = make_config(args, stage, world, network)

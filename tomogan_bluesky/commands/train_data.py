@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError, NoScansError
-from .scan_options import add_catalog_options, add_scan_options, parse_query, scan_reader
+from .scan_options import add_catalog_options, add_scan_options, scan_reader
 
 if TYPE_CHECKING:
     from ..models.card import TrainedOn
@@ -176,6 +176,7 @@ def scan_data(args: argparse.Namespace) -> TrainingData:
         Nothing answers the query, or nothing that does can be used. Says why of each run.
     """
     from ..models.card import TrainedOn
+    from ..publish.query import parse_query
     from ..training.calibrating import Unseen
     from ..training.scan_pairs import ScanPairs, some_slices, split_by_sample
 

@@ -209,6 +209,22 @@ def checkpoint_of(output: Path, stage: "Stage") -> Path:
     return (output / "gan" if stage == "gan" else output) / CHECKPOINT
 
 
+def check_unused(args: argparse.Namespace) -> None:
+    """See that no training is lost.
+
+    Raises
+    ------
+    ConfigurationError
+        The folder holds one of these stages already, which is not to be resumed.
+    """
+    there = [path for s in stages_of(args) if (path := checkpoint_of(args.output, s)).exists()]
+    if there and not args.resume:
+        raise ConfigurationError(
+            f"--output {args.output}: expected a folder without a training, got one with "
+            f"{there[0]}; go on with that by --resume, name another folder, or remove that file"
+        )
+
+
 def first_start(args: argparse.Namespace) -> "tuple[Generator | None, str | None]":
     """The network that the first stage begins with, and its description; None: random weights.
 

@@ -12,8 +12,9 @@ import torch
 
 from ..config import ReconstructionConfig
 from ..errors import ConfigurationError, ModelError
-from ..models.artifact import load_model, model_sha256
+from ..models.artifact import load_model
 from ..models.card import ModelCard, network_of
+from ..models.files import model_sha256
 from ..trust.calibration import noise_for_contrast
 from .noise import estimate_noise
 from .refiltered import FilterChange

@@ -12,11 +12,9 @@ import torch
 
 from ..config import FilterName, ReconstructionConfig
 from ..models.card import ModelCard
-from ..recon.filters import filter_window
+from ..recon.filters import HIGHEST, filter_window, is_smoother
 from .windows import Denoiser, has_uncertainty, moving
 
-# Next to the highest frequency some windows leave nothing that could be brought back.
-_HIGHEST = 0.48  # cycles a pixel
 _LAST = 0.499  # where no window is nothing yet, by which another one is divided
 _LARGEST_GAIN = 1000.0
 _FILTERED = ("gridrec", "fbp")
@@ -44,14 +42,12 @@ class FilterChange:
             None: it needs none, or there is none, since the methods differ, one of the filters is
             no ramp, or the model has learned from the smoother one.
         """
-        trained, names = card.reconstruction, (config.filter, card.reconstruction.filter)
+        trained = card.reconstruction
         if trained.method != config.method or config.method not in _FILTERED:
             return None
-        if names[0] == names[1] or "none" in names:
+        if not is_smoother(config.filter, trained.filter):
             return None
-        change = cls(*names)
-        every = torch.linspace(0, _HIGHEST, 100, dtype=torch.float64)
-        return change if bool((change._window(every) <= 1 + 1e-9).all()) else None
+        return cls(config.filter, trained.filter)
 
     def as_learned(self, slices: torch.Tensor) -> torch.Tensor:
         """Slices of the filter here, as the other would have them: float32 (slice, y, x)."""
@@ -66,7 +62,7 @@ class FilterChange:
         return here / learned
 
     def _gain(self, frequency: torch.Tensor) -> torch.Tensor:
-        gain = (1 / self._window(frequency.clamp(max=_HIGHEST))).clamp(max=_LARGEST_GAIN)
+        gain = (1 / self._window(frequency.clamp(max=HIGHEST))).clamp(max=_LARGEST_GAIN)
         # Beyond what projections sample there is nothing that a filter has changed.
         return torch.where(frequency <= 0.5, gain, 1.0)
 

@@ -184,7 +184,10 @@ class Desk:
         return handle, describe(source)
 
     def _find(self, handle: int) -> CatalogFrames:
-        return next(known[handle] for known in list(self._frames.values()) if handle in known)
+        for known in list(self._frames.values()):
+            if handle in known:
+                return known[handle]
+        raise LookupError("the run whose frames are asked for has ended, or its worker was lost")
 
     def close(self) -> None:
         """Let go of what was made to publish."""

@@ -3,35 +3,25 @@
 Enters and leaves: files ``*.ts`` or ``*.pt2`` (see `formats`), with the card as JSON inside, by
 path, or by name for those that ship with the package.
 
-Both formats are executable code. So a name only ever means a file of this package, which must have
-the sha256 that is recorded beside it, and any other file is loaded only where its path is given;
-and where a machine has a list of the models that it allows, only if its sha256 is on that.
+Both formats are executable code: `files` says which may be loaded.
 """
 
 import hashlib
-import json
 import logging
-import os
-from collections.abc import Mapping
 from copy import deepcopy
-from importlib import resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import torch
 
-from ..errors import ConfigurationError, ModelError, ModelNotFoundError
+from ..errors import ConfigurationError, ModelError
 from .card import ModelCard, read_card
-from .formats import SUFFIXES, for_inference, read, to_exported, to_torchscript
+from .files import check_allowed, read_file
+from .formats import for_inference, read, to_exported, to_torchscript
 from .generator import Generator, build_generator, parse_generator
 from .uncertainty import without_uncertainty
 
 logger = logging.getLogger(__name__)
 
-ALLOWED_MODELS = "TOMOGAN_ALLOWED_MODELS"
-"""Environment variable with the path of the list of models that this machine allows."""
-
-_SHIPPED_SUFFIX = ".ts"
 # Sizes at which an exported network is compared with the one that it was made of: with and without
 # extension to a multiple of 16, along either axis, and tiny.
 _PARITY_SIZES = ((48, 64), (33, 80), (64, 47), (21, 35), (5, 3))
@@ -145,12 +135,13 @@ def load_generator(path_or_name: Path | str) -> tuple[Generator, ModelCard]:
 def _load(
     path_or_name: Path | str, device: str | torch.device, sha256: str | None = None
 ) -> tuple[torch.nn.Module, ModelCard]:
-    content = _read(path_or_name)
-    _check_allowed(path_or_name, hashlib.sha256(content).hexdigest())
-    if sha256 is not None and (found := hashlib.sha256(content).hexdigest()) != sha256:
+    content = read_file(path_or_name)
+    sha256_of_file = hashlib.sha256(content).hexdigest()
+    check_allowed(path_or_name, sha256_of_file)
+    if sha256 is not None and sha256_of_file != sha256:
         raise ModelError(
-            f"{path_or_name}: expected the file with sha256 {sha256}, got {found}; it was altered, "
-            "and was not loaded: promote the right one again"
+            f"{path_or_name}: expected the file with sha256 {sha256}, got {sha256_of_file}; it was "
+            "altered, and was not loaded: promote the right one again"
         )
     try:
         module, text = read(content, device)
@@ -162,80 +153,8 @@ def _load(
             f"{path_or_name}: expected weights with sha256 {card.weights_sha256}, as its card "
             f"says, got {found}; the file was altered: fetch it again"
         )
-    logger.info("model %s, sha256 %s", card.name, hashlib.sha256(content).hexdigest())
+    logger.info("model %s, sha256 %s", card.name, sha256_of_file)
     return module, card
-
-
-def model_sha256(path_or_name: Path | str) -> str:
-    """Hexadecimal sha256 of a model's file. Raises as `load_model` does where there is none."""
-    return hashlib.sha256(_read(path_or_name)).hexdigest()
-
-
-def _check_allowed(path_or_name: Path | str, sha256: str) -> None:
-    """Refuse a model that is not on the list of this machine, if it has one.
-
-    The list is the file that the environment variable ``TOMOGAN_ALLOWED_MODELS`` names, with a
-    sha256 at the beginning of each line, as ``sha256sum`` writes it. Shipped models are on it.
-    """
-    listed = os.environ.get(ALLOWED_MODELS)
-    if listed is None or sha256 in shipped_models().values():
-        return
-    try:
-        lines = Path(listed).read_text().split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(
-            f"{listed}: expected the list of the models that may be loaded, as {ALLOWED_MODELS} "
-            f"says, got: {error}; without it none is loaded but those of the package"
-        ) from error
-    if sha256 not in {line.split()[0].lower() for line in lines if line.split()}:
-        raise ModelError(
-            f"{path_or_name}: expected a model that is on the list of {listed}, got one with "
-            f"sha256 {sha256}; model files are code: if you trust it, add it: sha256sum "
-            f"{path_or_name} >> {listed}"
-        )
-
-
-def shipped_models() -> dict[str, str]:
-    """Names of the models in the package, with the sha256 of their files."""
-    return dict(json.loads((_shipped() / "sha256.json").read_text()))
-
-
-def _shipped() -> Traversable:
-    return resources.files(__package__) / "shipped"
-
-
-def _read(path_or_name: Path | str) -> bytes:
-    known = shipped_models()
-    if isinstance(path_or_name, str) and _is_name(path_or_name):
-        return _read_shipped(path_or_name, known)
-    try:
-        return Path(path_or_name).read_bytes()
-    except FileNotFoundError as error:
-        raise ModelNotFoundError(
-            f"no model file at {path_or_name}; the models that come with the package are: "
-            f"{', '.join(known)}"
-        ) from error
-    except OSError as error:
-        raise ModelError(f"{path_or_name}: this model file can't be read: {error}") from error
-
-
-def _is_name(text: str) -> bool:
-    return Path(text).name == text and not text.endswith(SUFFIXES)
-
-
-def _read_shipped(name: str, known: Mapping[str, str]) -> bytes:
-    if name not in known:
-        raise ModelNotFoundError(
-            f"no model is called {name!r}; expected one of: {', '.join(known)}, or the path of a "
-            f"model file (*{', *'.join(SUFFIXES)})"
-        )
-    content = (_shipped() / f"{name}{_SHIPPED_SUFFIX}").read_bytes()
-    if (found := hashlib.sha256(content).hexdigest()) != known[name]:
-        raise ModelError(
-            f"model {name!r}: expected the file with sha256 {known[name]}, got {found}; the "
-            "installation is damaged: install the package again"
-        )
-    return content
 
 
 def _weights_sha256(module: torch.nn.Module) -> str:

@@ -18,8 +18,6 @@ from ..errors import ModelError
 from .base import channels_last
 from .generator import Generator
 
-SUFFIXES = (".ts", ".pt2")
-
 _CARD = "card.json"  # the card's name inside the file
 _SOURCE_FILES = ".debug_pkl"  # in which TorchScript names the files of its code
 

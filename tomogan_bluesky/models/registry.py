@@ -9,7 +9,6 @@ import fcntl
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -18,10 +17,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ..config import ReconstructionConfig
+from ..config import FilterName, ReconstructionConfig
 from ..errors import ModelError, ModelNotFoundError, TomoGANError
-from .artifact import load_model, model_sha256
+from ..recon.filters import is_smoother
+from .artifact import load_model
 from .card import ModelCard
+from .files import read_file, suffix
 
 INDEX = "registry.json"
 _ALIKE = 0.01  # relative difference of two numbers that are the same setting
@@ -51,7 +52,7 @@ class Instrument(BaseModel):
     exposure_s: float | None = None
     method: str | None = None
     """Of the reconstruction."""
-    filter: str | None = None
+    filter: FilterName | None = None
 
     @classmethod
     def of_run(
@@ -78,7 +79,10 @@ class Instrument(BaseModel):
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def fits(self, scan: "Instrument") -> int | None:
-        """How many settings of a model's instrument a scan shares; None: one of them differs."""
+        """How many settings of a model's instrument a scan shares; None: one of them differs.
+
+        A filter that is smoother than the model's does not differ, and is not shared.
+        """
         shared = 0
         for name, wanted in self:
             if wanted is None:
@@ -88,9 +92,10 @@ class Instrument(BaseModel):
                 same = abs(there - wanted) <= _ALIKE * abs(wanted)
             else:
                 same = there == wanted
-            if not same:
+            if same:
+                shared += 1
+            elif name != "filter" or there is None or not is_smoother(there, wanted):
                 return None
-            shared += 1
         return shared
 
     def __str__(self) -> str:
@@ -196,8 +201,14 @@ class Registry:
         """Where a model's file is."""
         return self.folder / f"{promotion.sha256}{promotion.suffix}"
 
-    def promote(self, model: Path, instrument: Instrument) -> Slot:
+    def promote(self, model: Path | str, instrument: Instrument) -> Slot:
         """Use a model for an instrument from now on; its file is copied.
+
+        Parameters
+        ----------
+        model : path or str
+            A model file, or the name of a shipped model.
+        instrument : Instrument
 
         Raises
         ------
@@ -213,13 +224,14 @@ class Registry:
                     f"{model}: expected a model that was trained on slices of {name} {wanted!r}, "
                     f"got one of {trained!r}"
                 )
-        sha256 = model_sha256(model)
+        content = read_file(model)
+        sha256 = hashlib.sha256(content).hexdigest()
         promotion = Promotion(
-            sha256=sha256, suffix=model.suffix, name=card.name, promoted=datetime.now(UTC)
+            sha256=sha256, suffix=suffix(model), name=card.name, promoted=datetime.now(UTC)
         )
         with self._changing() as slots:
             partial = self.folder / f".{sha256}.{os.getpid()}"
-            shutil.copyfile(model, partial)
+            partial.write_bytes(content)
             partial.replace(self.path(promotion))
             before = slots.get(instrument.fingerprint)
             history = before.history if before else ()

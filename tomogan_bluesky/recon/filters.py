@@ -32,6 +32,10 @@ _WINDOWS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 
 
+HIGHEST = 0.48
+"""Cycles per column, next to Nyquist, up to which no window is nothing."""
+
+
 def band_limited_ramp(size: int) -> torch.Tensor:
     """Response of the ramp filter, as the transform of its band-limited spatial kernel.
 
@@ -103,6 +107,18 @@ def filter_window(name: FilterName, frequency: torch.Tensor) -> torch.Tensor:
             f"filter: expected one of {', '.join(_WINDOWS)} or none, got {name!r}"
         )
     return _WINDOWS[name](frequency)
+
+
+def is_smoother(name: FilterName, other: FilterName) -> bool:
+    """Whether a filter leaves of no frequency more than another one, and is another.
+
+    So what the other one leaves, multiplied by a window, is what this one leaves.
+    """
+    if name == other or "none" in (name, other):
+        return False
+    every = torch.linspace(0, HIGHEST, 100, dtype=torch.float64)
+    share = filter_window(name, every) / filter_window(other, every)
+    return bool((share <= 1 + 1e-9).all())
 
 
 def apply_response(spectra: torch.Tensor, response: torch.Tensor) -> torch.Tensor:

@@ -14,11 +14,10 @@ import torch
 from ..config import Settings
 from ..denoise.denoiser import Denoiser, TorchScriptDenoiser
 from ..errors import ConfigurationError
+from ..models.files import registry_folder
 from ..models.registry import Instrument, Registry
 from ..publish.publishers import Publishers
 from .reference_runs import ReferenceRuns
-
-_REGISTRY = "registry:"
 
 Progress = Callable[[str, int, int], None]
 
@@ -121,10 +120,3 @@ class Engine:
                 path, self.resolved_device(), denoising.noise, denoising.tile, sha256
             )
         return self._current
-
-
-def registry_folder(model: object) -> Path | None:
-    """The folder of the registry that a model is taken from; None: from none."""
-    if isinstance(model, str) and model.startswith(_REGISTRY):
-        return Path(model.removeprefix(_REGISTRY))
-    return None

@@ -13,8 +13,7 @@ from datetime import datetime
 from typing import Any, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict
-from tiled.queries import Comparison, Eq
+from tiled.queries import Eq
 
 from ..config import ReconstructionConfig, ScanConfig, Settings
 from ..errors import MissingFramesError, NoScansError, TomoGANError
@@ -24,36 +23,14 @@ from ..intake.documents import ScanDocuments
 from ..intake.frame_store import FrameStore
 from ..pipeline.slabs import SlabPipeline, find_rotation_centre
 from ..publish.identity import is_derived
+from ..publish.query import DOSE_KEY, ScanQuery, raw_runs, start_of
 from ..recon.preprocess import Fields
 from ..run.reference_runs import ReferenceRuns
 from .open_scan import OpenScan
 
 logger = logging.getLogger(__name__)
 
-DOSE_KEY = "dose"
-"""Start key of the dose, as a fraction of the full one."""
-
-# Where beamlines write the name of a sample.
-_SAMPLE_KEYS = ("sample.name", "sample_name", "sample")
-
 _LOOKED_AT = 200  # runs of which a message says what they are
-
-
-class ScanQuery(BaseModel):
-    """Which raw runs of a catalog are wanted: those that answer all that is asked."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    sample: str | None = None
-    """Name of the sample."""
-    plan_name: str | None = None
-    dose: float | None = None
-    """Fraction of the full dose; of pairs that of the low-dose scan."""
-    since: datetime | None = None
-    until: datetime | None = None
-    """Not included."""
-    where: Mapping[str, str | int | float | bool] = {}
-    """Values of any other keys of the start document, such as ``{"technique": "tomography"}``."""
 
 
 @dataclass(frozen=True)
@@ -207,28 +184,14 @@ def find_runs(catalog: Any, query: ScanQuery, any_dose: bool = False) -> list[An
             "expected a query of some sample, plan, dose, time or other start key, got an empty "
             f"one; {_holdings(catalog)}"
         )
-    dose = None if any_dose else query.dose
-    wanted = {"plan_name": query.plan_name, DOSE_KEY: dose, **query.where}
-    found = catalog
-    for key, value in wanted.items():
-        if value is not None:
-            found = found.search(Eq(f"start.{key}", value))
-    if query.since is not None:
-        found = found.search(Comparison("ge", "start.time", query.since.timestamp()))
-    if query.until is not None:
-        found = found.search(Comparison("lt", "start.time", query.until.timestamp()))
-    searches = [found]
-    if query.sample is not None:
-        searches = [found.search(Eq(f"start.{key}", query.sample)) for key in _SAMPLE_KEYS]
-    runs = {start_of(run)["uid"]: run for search in searches for run in search.values()}
-    raw = [run for run in runs.values() if not is_derived(start_of(run))]
+    raw = raw_runs(catalog, query, any_dose)
     if not raw:
         asked = query.model_dump(mode="json", exclude_defaults=True)
         raise NoScansError(
             f"expected raw runs of {', '.join(f'{k} {v!r}' for k, v in asked.items())}, got none; "
             f"{_holdings(catalog)}"
         )
-    return sorted(raw, key=lambda run: start_of(run)["time"])
+    return raw
 
 
 class Scans:
@@ -271,12 +234,6 @@ def reject(uid: str, reason: str) -> Rejection:
     """Say that a run is not used."""
     logger.warning("run %s is left out: %s", uid, reason)
     return Rejection(uid, reason)
-
-
-def start_of(run: Any) -> Mapping[str, Any]:
-    """Start document of a run."""
-    start: Mapping[str, Any] = run.metadata["start"]
-    return start
 
 
 def uid_of(run: Any) -> str:

@@ -11,17 +11,8 @@ from typing import Any
 import torch
 
 from ..errors import NoScansError, TomoGANError
-from .catalogs import (
-    DOSE_KEY,
-    CatalogScan,
-    Rejection,
-    ScanQuery,
-    ScanReader,
-    find_runs,
-    reject,
-    start_of,
-    uid_of,
-)
+from ..publish.query import DOSE_KEY, ScanQuery, start_of
+from .catalogs import CatalogScan, Rejection, ScanReader, find_runs, reject, uid_of
 from .open_scan import OpenScan
 from .pairs import Pairs
 

@@ -18,17 +18,9 @@ import numpy as np
 import torch
 
 from ..errors import ConfigurationError, NoScansError, TomoGANError
+from ..publish.query import DOSE_KEY, ScanQuery, start_of
 from ..run.harmless import relative_noise
-from .catalogs import (
-    DOSE_KEY,
-    Rejection,
-    ScanQuery,
-    ScanReader,
-    find_runs,
-    reject,
-    start_of,
-    uid_of,
-)
+from .catalogs import Rejection, ScanReader, find_runs, reject, uid_of
 from .dose_pairs import PAIR_KEY, paired_scans
 from .noise2inverse import SPLITS, scan_splits, split_pairs
 from .noise_profile import NoiseProfile, measure_noise, split_exposure

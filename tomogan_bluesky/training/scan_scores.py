@@ -14,7 +14,8 @@ import torch
 
 from ..denoise.denoiser import Denoiser
 from ..errors import NoScansError, TomoGANError
-from .catalogs import DOSE_KEY, Rejection, ScanQuery, ScanReader, find_runs, reject, uid_of
+from ..publish.query import DOSE_KEY, ScanQuery
+from .catalogs import Rejection, ScanReader, find_runs, reject, uid_of
 from .dose_pairs import paired_scans
 from .noise2inverse import scan_splits
 from .open_scan import OpenScan

@@ -72,6 +72,14 @@ def test_resume_continues_and_cache_is_used(tmp_path, capsys):
         run(f"{QUICK} --output {tmp_path} --resume --seed 5")
 
 
+def test_a_training_that_is_there_is_not_replaced(tmp_path):
+    run(f"{QUICK} --output {tmp_path}")
+    there = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ConfigurationError, match="expected a folder without a training"):
+        run(f"{QUICK} --output {tmp_path} --seed 5")
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == there
+
+
 def test_default_is_the_recipe_of_the_shipped_model(tmp_path):
     parser = argparse.ArgumentParser()
     train.add_parser(parser.add_subparsers())
@@ -115,6 +123,9 @@ def test_both_stages_and_the_command_that_repeats_them(tmp_path, capsys):
     alone = (
         shlex.join(again).replace("--stage both", "--stage gan").replace("--steps 3", "--steps 2")
     )
+    with pytest.raises(ConfigurationError, match="got one with .*gan/checkpoint.safetensors; go"):
+        run(alone)
+    (tmp_path / "b" / "gan" / "checkpoint.safetensors").unlink()
     assert run(alone) == 0
     assert load_model(tmp_path / "b" / "model.ts")[1].weights_sha256 == card["weights_sha256"]
 

@@ -9,7 +9,8 @@ from tomogan_bluesky.denoise.denoiser import (
     estimate_noise,
 )
 from tomogan_bluesky.errors import ConfigurationError, ModelError, ModelNotFoundError
-from tomogan_bluesky.models.artifact import export_model, model_sha256
+from tomogan_bluesky.models.artifact import export_model
+from tomogan_bluesky.models.files import model_sha256
 from tomogan_bluesky.models.generator import build_generator
 
 

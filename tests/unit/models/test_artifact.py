@@ -11,15 +11,14 @@ import torch
 
 from tomogan_bluesky.config import DEFAULT_MODEL
 from tomogan_bluesky.errors import ModelError, ModelNotFoundError
-from tomogan_bluesky.models import artifact, formats
+from tomogan_bluesky.models import artifact, files, formats
 from tomogan_bluesky.models.artifact import (
     export_model,
     load_generator,
     load_model,
-    model_sha256,
-    shipped_models,
 )
 from tomogan_bluesky.models.base import channels_last
+from tomogan_bluesky.models.files import model_sha256, shipped_models
 from tomogan_bluesky.models.generator import Generator, build_generator
 from tomogan_bluesky.models.unets import UNet
 
@@ -228,7 +227,7 @@ def test_shipped_models_are_what_was_recorded():
 
 
 def test_damaged_installation(monkeypatch):
-    monkeypatch.setattr(artifact, "shipped_models", lambda: {DEFAULT_MODEL: "0" * 64})
+    monkeypatch.setattr(files, "shipped_models", lambda: {DEFAULT_MODEL: "0" * 64})
     with pytest.raises(ModelError, match="damaged: install the package again"):
         load_model(DEFAULT_MODEL)
 

@@ -8,9 +8,10 @@ import torch
 from generators import CARD
 
 from tomogan_bluesky.cli import main
-from tomogan_bluesky.config import ReconstructionConfig, Settings
+from tomogan_bluesky.config import DEFAULT_MODEL, ReconstructionConfig, Settings
 from tomogan_bluesky.errors import ModelError, ModelNotFoundError
-from tomogan_bluesky.models.artifact import export_model, model_sha256
+from tomogan_bluesky.models.artifact import export_model, load_model
+from tomogan_bluesky.models.files import model_sha256
 from tomogan_bluesky.models.generator import build_generator
 from tomogan_bluesky.models.registry import INDEX, Instrument, Registry
 from tomogan_bluesky.run.engine import Engine
@@ -72,6 +73,26 @@ def test_the_model_that_knows_most_of_a_scan_is_taken(registry, models):
     registry.promote(models[0], Instrument(detector="oryx"))
     with pytest.raises(ModelNotFoundError, match="there are 2 that do"):
         registry.resolve(both.model_copy(update={"energy_kev": 30.0, "detector": "oryx"}))
+
+
+def test_a_model_of_a_sharper_filter_is_taken_where_none_is_of_the_same(registry, models):
+    registry.promote(models[0], HEX.model_copy(update={"filter": "ramlak"}))
+    start = {"beamline_id": "HEX", "energy_kev": 25.0}
+    hann = Instrument.of_run(start, ReconstructionConfig(filter="hann"))
+    assert registry.resolve(hann)[1] == model_sha256(models[0])
+    registry.promote(models[1], HEX)  # of any filter
+    ramlak = Instrument.of_run(start, ReconstructionConfig(filter="ramlak"))
+    assert registry.resolve(ramlak)[1] == model_sha256(models[0])
+    unfiltered = Instrument.of_run(start, ReconstructionConfig(filter="none"))
+    assert registry.resolve(unfiltered)[1] == model_sha256(models[1])
+    assert HEX.model_copy(update={"filter": "parzen"}).fits(hann) is None
+
+
+def test_a_shipped_model_is_promoted_by_its_name(registry):
+    registry.promote(DEFAULT_MODEL, HEX)
+    path, sha256 = registry.resolve(HEX)
+    assert sha256 == model_sha256(DEFAULT_MODEL)
+    assert load_model(path, sha256=sha256)[1].name == DEFAULT_MODEL
 
 
 def test_a_file_that_is_not_what_it_was_is_not_loaded(registry, models, monkeypatch):
