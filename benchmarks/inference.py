@@ -4,14 +4,17 @@
 
 "eager" calls the network as it was trained, one slice at a time. "shipped" is what denoises scans:
 `TorchScriptDenoiser` with a TorchScript file (frozen, channels last, one slice at a time), the
-estimate of the noise included; "shipped, pt2" is the same with a file of torch.export. All methods
-of a network take turns, so that a busy machine slows all of them; the median of the turns counts.
-"processor time" is that of all threads: it hardly depends on what else the machine does. Weights
-are random: they do not change the time.
+estimate of the noise included; "shipped, pt2" is the same with a file of torch.export. The first
+case is the model that ships with the package, its uncertainty included, which eager does without;
+the others have random weights, which do not change the time. All methods of a network take turns,
+so that a busy machine slows all of them; the median of the turns counts. "processor time" is that
+of all threads: it hardly depends on what else the machine does. Memory is in large pages, as in
+all processes of the package: for none, set THP_MEM_ALLOC_ENABLE=0.
 """
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -20,10 +23,15 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from tomogan_bluesky.torch_environment import TORCH_ENVIRONMENT
+
+os.environ.update(TORCH_ENVIRONMENT | os.environ)
+
 import torch
 
+from tomogan_bluesky.config import DEFAULT_MODEL
 from tomogan_bluesky.denoise.denoiser import TorchScriptDenoiser
-from tomogan_bluesky.models.artifact import export_model
+from tomogan_bluesky.models.artifact import export_model, load_generator
 from tomogan_bluesky.models.card import ModelCard, TrainedOn
 from tomogan_bluesky.models.generator import Generator, build_generator, describe_generator
 
@@ -64,25 +72,16 @@ def methods_of(
     generator: Generator, network: str, size: int, device: str, folder: Path, graph: bool
 ) -> dict[str, Callable[[], object]]:
     """Ways to denoise the middle one of as many slices as the network sees."""
-    depth = generator.depth
-    slices = 0.01 * torch.rand(depth, size, size, device=device)
-    noise = torch.tensor([1e-3], device=device)
-    context = (depth // 2, depth - 1 - depth // 2)
-    eager = generator.to(device).eval()
-
-    def plain() -> torch.Tensor:
-        with torch.inference_mode():
-            return eager(slices[None], noise)
-
+    slices, context = neighbours(generator.depth, size, device)
     card = ModelCard(
         name="benchmark",
         network=network,
-        depth=depth,
+        depth=generator.depth,
         dose_range=(1.0, 1.0),
         reconstruction=TrainedOn(method="gridrec", filter="ramlak"),
         training_command="none",
     )
-    methods: dict[str, Callable[[], object]] = {"eager": plain}
+    methods = {"eager": eager(generator, slices)}
     for name, file in (("shipped", "model.ts"), ("shipped, pt2", "model.pt2")):
         if file.endswith(".pt2") and not graph:
             continue
@@ -92,9 +91,36 @@ def methods_of(
     return methods
 
 
+def neighbours(depth: int, size: int, device: str) -> tuple[torch.Tensor, tuple[int, int]]:
+    """As many slices as a network sees, and how many of them are not the one to denoise."""
+    slices = 0.01 * torch.rand(depth, size, size, device=device)
+    return slices, (depth // 2, depth - 1 - depth // 2)
+
+
+def eager(generator: Generator, slices: torch.Tensor) -> Callable[[], object]:
+    """A call of the network, as it is trained."""
+    network = generator.to(slices.device).eval()
+    noise = torch.tensor([1e-3], device=slices.device)
+
+    def plain() -> torch.Tensor:
+        with torch.inference_mode():
+            return network(slices[None], noise)
+
+    return plain
+
+
 def measure(device: str, quick: bool, only: str | None) -> Iterator[Row]:
     """All rows, as they are measured."""
     size, turns = (64, 2) if quick else (512, 7)
+    if only in (None, DEFAULT_MODEL):
+        generator, card = load_generator(DEFAULT_MODEL)
+        slices, context = neighbours(generator.depth, size, device)
+        methods = {
+            "eager": eager(generator, slices),
+            "shipped": partial(TorchScriptDenoiser(DEFAULT_MODEL, device), slices, context),
+        }
+        case = f"{DEFAULT_MODEL}, {card.network}, {size} x {size}, {device}"
+        yield from rows(case, take_turns(methods, turns, device), device)
     for name, options in NETWORKS:
         if only not in (None, name):
             continue
@@ -107,17 +133,22 @@ def measure(device: str, quick: bool, only: str | None) -> Iterator[Row]:
             graph = not quick or name == "msd"
             methods = methods_of(generator, network, size, device, Path(folder), graph)
             seconds = take_turns(methods, turns, device)
-        for method, (wall_s, processor_s) in seconds.items():
-            yield case, method, "time", 1000 * wall_s, "ms/slice"
+        yield from rows(case, seconds, device)
+
+
+def rows(case: str, seconds: dict[str, tuple[float, float]], device: str) -> Iterator[Row]:
+    """What is told of a network."""
+    for method, (wall_s, processor_s) in seconds.items():
+        yield case, method, "time", 1000 * wall_s, "ms/slice"
+        if device == "cpu":
+            yield case, method, "processor time", 1000 * processor_s, "ms/slice"
+    plain = seconds["eager"]
+    for method, (wall_s, processor_s) in seconds.items():
+        if method != "eager":
+            yield case, method, "speed over eager", plain[0] / wall_s, "x"
             if device == "cpu":
-                yield case, method, "processor time", 1000 * processor_s, "ms/slice"
-        eager = seconds["eager"]
-        for method, (wall_s, processor_s) in seconds.items():
-            if method != "eager":
-                yield case, method, "speed over eager", eager[0] / wall_s, "x"
-                if device == "cpu":
-                    ratio = eager[1] / processor_s
-                    yield case, method, "speed over eager, processor time", ratio, "x"
+                ratio = plain[1] / processor_s
+                yield case, method, "speed over eager, processor time", ratio, "x"
 
 
 def main() -> int:
@@ -126,7 +157,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="small slices, to see that it works")
     parser.add_argument("--json", action="store_true", help="one object a line")
     parser.add_argument("--threads", type=int, help="of the processor (default: torch's choice)")
-    parser.add_argument("--network", help="this preset alone")
+    parser.add_argument("--network", help="this preset alone, or the shipped model")
     parser.add_argument("--device", help="cpu, cuda, … (default: cpu, and cuda where there is one)")
     arguments = parser.parse_args()
     if arguments.threads is not None:

@@ -2,11 +2,11 @@
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from . import torch_environment
 from ._version import __version__
 from .errors import ConfigurationError, TomoGANError
 from .logs import JsonFormatter, without_reports
@@ -58,8 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         0 done, 1 a run failed or an error was reported, 2 wrong usage: arguments or settings.
     """
-    # Read when torch is loaded: threads that wait must not spin on cores that a beamline needs.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    torch_environment.prepare()
     args = make_parser().parse_args(argv)
     _set_up_logs(args)
     try:

@@ -17,6 +17,7 @@ LAYERS = {
     "errors": 0,
     "config": 0,
     "geometry": 0,
+    "torch_environment": 0,
     "recon": 1,
     "models.base": 1,
     "models.deepening": 1,

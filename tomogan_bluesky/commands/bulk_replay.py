@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ..torch_environment import TORCH_ENVIRONMENT
 from .scan_options import QUERY_HELP
 
 
@@ -99,7 +100,7 @@ def _cluster(args: argparse.Namespace) -> Iterator[Any]:
         LocalCluster(
             n_workers=args.workers,
             threads_per_worker=1,  # one run at a time in each: torch has threads of its own
-            env={"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"},
+            env=TORCH_ENVIRONMENT | {"OMP_NUM_THREADS": str(threads)},
             dashboard_address=None,
         ) as cluster,
         Client(cluster, set_as_default=False) as client,

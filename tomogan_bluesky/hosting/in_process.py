@@ -14,6 +14,7 @@ from ..config import Settings, WorkerConfig
 from ..errors import ConfigurationError
 from ..publish.targets import Target
 from ..report import RunReport
+from ..torch_environment import TORCH_ENVIRONMENT
 from ..worker.process import ProcessWorker
 from ..worker.state import WorkerState
 from .desk import Desk, Progress
@@ -73,7 +74,7 @@ class InProcess:
             hang_s=config.hang_s,
             nice=config.nice,
             linger_s=config.linger_s,
-            environment={"OMP_WAIT_POLICY": "PASSIVE"},
+            environment=TORCH_ENVIRONMENT,
             share=config.copy_images,
         )
 
