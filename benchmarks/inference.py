@@ -81,7 +81,7 @@ def methods_of(
         reconstruction=TrainedOn(method="gridrec", filter="ramlak"),
         training_command="none",
     )
-    methods = {"eager": eager(generator, slices)}
+    methods: dict[str, Callable[[], object]] = {"eager": eager(generator, slices)}
     for name, file in (("shipped", "model.ts"), ("shipped, pt2", "model.pt2")):
         if file.endswith(".pt2") and not graph:
             continue
@@ -115,7 +115,7 @@ def measure(device: str, quick: bool, only: str | None) -> Iterator[Row]:
     if only in (None, DEFAULT_MODEL):
         generator, card = load_generator(DEFAULT_MODEL)
         slices, context = neighbours(generator.depth, size, device)
-        methods = {
+        methods: dict[str, Callable[[], object]] = {
             "eager": eager(generator, slices),
             "shipped": partial(TorchScriptDenoiser(DEFAULT_MODEL, device), slices, context),
         }
