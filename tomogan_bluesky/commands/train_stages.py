@@ -71,6 +71,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     stages.add_argument("--adversarial-loss", choices=("bce", "hinge"), help="bce (default)")
     stages.add_argument("--adversarial-weight", type=float, help="(3e-2)")
     stages.add_argument(
+        "--critic-alone",
+        type=int,
+        metavar="STEPS",
+        help="a gan stage begins with such many, a fifth at most, of the discriminator alone (50)",
+    )
+    stages.add_argument(
+        "--critic-rate",
+        type=float,
+        metavar="R",
+        help="learning rate of the discriminator over that of the generator (2)",
+    )
+    stages.add_argument(
         "--feature-backbone",
         choices=("encoder", "fixed", "vgg16"),
         help="encoder: of the pixel stage's network (default); fixed: a bank of filters; vgg16: "
@@ -93,6 +105,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 _OF_CONFIG = (
     *("batch", "crop", "learning_rate", "pixel_loss", "ssim_weight", "ms_ssim_weight"),
     *("adversarial_loss", "adversarial_weight", "feature_backbone", "feature_weight"),
+    *("critic_alone", "critic_rate"),
     *("patience", "precision", "processes"),
 )
 # What the command on a model's card repeats.
@@ -101,7 +114,10 @@ RECORDED = (
     *(name for name in _OF_CONFIG if name != "processes"),
     "vgg16",
 )
-_OF_GAN = {"adversarial_loss", "adversarial_weight", "feature_backbone", "feature_weight"}
+_OF_GAN = {
+    *("adversarial_loss", "adversarial_weight", "feature_backbone", "feature_weight"),
+    *("critic_alone", "critic_rate"),
+}
 _OF_PIXEL = {"patience"}
 
 

@@ -113,15 +113,18 @@ class TrainingState:
         self.progress = checkpoint.restore(path, self.config, *self._parts())
         self.rng.bit_generator.state = self.progress.random_state
 
+    @property
+    def waits(self) -> bool:
+        """Whether the discriminator learns alone in this step, and the generator stays as it is."""
+        alone = self.config.critic_alone
+        if self.progress.steps is not None:
+            alone = min(alone, self.progress.steps // 5)
+        return self.critic is not None and self.progress.step < alone
+
     def set_rate(self, factor: float) -> None:
-        """Let all optimisers learn at the configuration's rates times this; the generator's not, as
-        long as the discriminator learns alone."""
-        config, progress = self.config, self.progress
-        alone = config.critic_alone
-        if progress.steps is not None:
-            alone = min(alone, progress.steps // 5)
-        waits = self.critic is not None and progress.step < alone
-        _set(self.optimiser, 0.0 if waits else config.learning_rate * factor)
+        """Let all optimisers learn at the configuration's rates times this."""
+        config = self.config
+        _set(self.optimiser, config.learning_rate * factor)
         if self.critic is not None:
             _set(self.critic.optimiser, config.learning_rate * config.critic_rate * factor)
 

@@ -141,13 +141,16 @@ def train(
         while not progress.finished:
             batch = next(batches).to(device)
             state.set_rate(rate(progress))
-            with in_precision(config, device):
-                denoised = network(batch.noisy, batch.noise)
-            terms = objective(batch, denoised)
-            loss = torch.stack(list(terms.values())).sum()
-            state.optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(state.network.parameters(), 1.0)
+            waits = state.waits
+            with torch.set_grad_enabled(not waits):
+                with in_precision(config, device):
+                    denoised = network(batch.noisy, batch.noise)
+                terms = objective(batch, denoised)
+                loss = torch.stack(list(terms.values())).sum()
+            if not waits:
+                state.optimiser.zero_grad(set_to_none=True)
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(state.network.parameters(), 1.0)
             measured = {"loss": loss, **terms}
             if critic is not None:
                 measured["discriminator"] = critic.learn(batch, denoised.detach())
@@ -164,8 +167,9 @@ def train(
                     "at the pairs, or start anew with a lower learning_rate (now "
                     f"{config.learning_rate:g}){kept}"
                 )
-            state.optimiser.step()
-            state.update_average()
+            if not waits:
+                state.optimiser.step()
+                state.update_average()
 
             progress.step += 1
             bar.update()

@@ -1,5 +1,7 @@
 """The gan stage: what it adds, what it may cost, and how it ends when it goes wrong."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from pydantic import ValidationError
@@ -66,11 +68,34 @@ def test_all_terms_count_and_both_networks_learn(pairs, start, tmp_path):
 def test_the_discriminator_learns_faster_and_at_first_alone(start):
     settings = config(steps=20, learning_rate=1e-4, critic_rate=4.0, critic_alone=99)
     state = TrainingState.begin(settings, 3, start, "cpu", World(), None)
-    for step, rate in ((0, 0.0), (3, 0.0), (4, 5e-5)):  # a fifth of the steps at most
+    for step, waits in ((0, True), (3, True), (4, False)):  # a fifth of the steps at most
         state.progress.step = step
         state.set_rate(0.5)
-        assert state.optimiser.param_groups[0]["lr"] == pytest.approx(rate)
+        assert state.waits == waits
+        assert state.optimiser.param_groups[0]["lr"] == pytest.approx(5e-5)
         assert state.critic.optimiser.param_groups[0]["lr"] == pytest.approx(2e-4)
+
+
+def test_the_generator_stays_as_it_is_as_long_as_the_discriminator_learns_alone(
+    pairs, start, tmp_path
+):
+    settings = config(steps=10, checkpoint_every=2, critic_alone=2)
+    networks = []
+    with pytest.MonkeyPatch.context() as patch:
+        save = TrainingState.save
+        patch.setattr(
+            TrainingState,
+            "save",
+            lambda state, path: (
+                networks.append((deepcopy(state.network), deepcopy(state.critic.discriminator))),
+                save(state, path),
+            ),
+        )
+        run(pairs, start, tmp_path, settings)
+    (first, critic), (second, taught), (third, _), *_ = networks
+    assert same(first, second)
+    assert not same(critic, taught)
+    assert not same(second, third)
 
 
 @pytest.mark.parametrize("backbone", ["encoder", "fixed"])
