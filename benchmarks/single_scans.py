@@ -21,7 +21,6 @@ import numpy as np
 import torch
 
 from tomogan_bluesky.config import DEFAULT_MODEL, ReconstructionConfig
-from tomogan_bluesky.denoise.denoiser import estimate_noise
 from tomogan_bluesky.denoise.windows import window_indices
 from tomogan_bluesky.geometry import ScanGeometry
 from tomogan_bluesky.models.artifact import load_generator
@@ -39,6 +38,7 @@ from tomogan_bluesky.training.pinned import PINNED_SETS, PinnedScans, PinnedSlic
 from tomogan_bluesky.training.scoring import NOISY, Result, score
 from tomogan_bluesky.training.settings import FINE_TUNING_RATE
 from tomogan_bluesky.training.trainer import TrainingConfig, train
+from tomogan_bluesky.trust.noise import estimate_noise
 
 _DOSE = 0.25
 _TOOTH_SHARES = (0.25, 0.1)

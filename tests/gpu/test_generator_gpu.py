@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from tomogan_bluesky.config import DEFAULT_MODEL
-from tomogan_bluesky.denoise.denoiser import TorchScriptDenoiser, estimate_noise
+from tomogan_bluesky.denoise.denoiser import TorchScriptDenoiser
 from tomogan_bluesky.models.generator import PRESETS, build_generator
+from tomogan_bluesky.trust.noise import estimate_noise
 
 pytestmark = [
     pytest.mark.gpu,

@@ -20,9 +20,9 @@ from tomogan_bluesky.publish.query import ScanQuery
 from tomogan_bluesky.publish.tiled_publisher import TiledPublisher
 from tomogan_bluesky.recon.beam import Beam
 from tomogan_bluesky.recon.phantoms import make_phantom
-from tomogan_bluesky.run.harmless import relative_noise
 from tomogan_bluesky.sim.beamline import SimBeamline
 from tomogan_bluesky.training.catalogs import ScanReader
+from tomogan_bluesky.training.noise_profile import relative_noise
 from tomogan_bluesky.training.scan_pairs import ScanPairs, some_slices, split_by_sample
 
 ANGLES = np.linspace(0, 180, 25)

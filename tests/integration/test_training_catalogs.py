@@ -14,7 +14,6 @@ from tiled.queries import Eq
 
 from tomogan_bluesky import TomoGANCallback, replay
 from tomogan_bluesky.config import PublishingConfig, ReconstructionConfig, ScanConfig
-from tomogan_bluesky.denoise.denoiser import estimate_noise
 from tomogan_bluesky.errors import NoScansError
 from tomogan_bluesky.publish.query import ScanQuery
 from tomogan_bluesky.publish.tiled_publisher import TiledPublisher
@@ -23,6 +22,7 @@ from tomogan_bluesky.recon.phantoms import make_phantom
 from tomogan_bluesky.sim.beamline import SimBeamline
 from tomogan_bluesky.training.catalogs import ScanReader, find_runs, scans
 from tomogan_bluesky.training.dose_pairs import paired_scans, training_pairs
+from tomogan_bluesky.trust.noise import estimate_noise
 
 
 @pytest.fixture

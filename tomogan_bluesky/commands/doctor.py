@@ -41,9 +41,9 @@ def run(args: argparse.Namespace) -> int:
     from ..errors import ConfigurationError
     from ..intake.archive import documents
     from ..intake.diagnosis import diagnose
+    from ..intake.reference_runs import ReferenceRuns
     from ..publish.catalog import find_run
     from ..publish.connection import connect
-    from ..run.reference_runs import ReferenceRuns
 
     profile = load_profile(args.profile) if args.profile else Profile(version=1)
     if args.run is None:

@@ -126,7 +126,7 @@ def make_folder(folder: Path) -> None:
 def simulated_data(args: argparse.Namespace, config: "TrainingConfig") -> TrainingData:
     """Pairs of simulated scans."""
     from ..models.card import TrainedOn
-    from ..run.harmless import relative_noise
+    from ..training.noise_profile import relative_noise
     from ..training.pairs import full_dose_photons, load_or_simulate
 
     recipes, unseen = simulated_recipes(args, config)

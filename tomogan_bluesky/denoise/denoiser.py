@@ -16,7 +16,7 @@ from ..models.artifact import load_model
 from ..models.card import ModelCard, network_of
 from ..models.files import model_sha256
 from ..trust.calibration import noise_for_contrast
-from .noise import estimate_noise
+from ..trust.noise import estimate_noise
 from .refiltered import FilterChange
 from .tiles import Tiling
 from .windows import Denoiser, WindowedDenoiser, has_uncertainty, window_indices
@@ -26,7 +26,6 @@ __all__ = [
     "TorchScriptDenoiser",
     "WindowedDenoiser",
     "check_reconstruction",
-    "estimate_noise",
 ]
 
 logger = logging.getLogger(__name__)

@@ -14,10 +14,10 @@ import torch
 from ..config import Settings
 from ..denoise.denoiser import Denoiser, TorchScriptDenoiser
 from ..errors import ConfigurationError
+from ..intake.reference_runs import ReferenceRuns
 from ..models.files import registry_folder
 from ..models.registry import Instrument, Registry
 from ..publish.publishers import Publishers
-from .reference_runs import ReferenceRuns
 
 Progress = Callable[[str, int, int], None]
 

@@ -6,34 +6,17 @@ and how much noise there is cannot be told from such a slice, since its structur
 sees. So it is told from the photons: the detector's gain gives the electrons of its flats.
 """
 
-import math
 from collections.abc import Callable
 
 import torch
 
 from ..denoise.denoiser import Denoiser
-from ..denoise.noise import estimate_noise
 from ..denoise.windows import has_uncertainty, moving
-from ..training.noise_profile import NoiseProfile, detector_mismatch
+from ..training.noise_profile import NoiseProfile, detector_mismatch, relative_noise
 from ..trust.calibration import noise_for_contrast
+from ..trust.noise import estimate_noise
 
 _NOTHING = 0.5  # of the least noise that was learned from: here the slices stay as they are
-
-
-def relative_noise(n_columns: int, electrons: float, n_angles: int) -> float:
-    """Noise of a slice relative to its attenuation, but for a factor that scans have in common.
-
-    Noise in 1/pixel falls with the root of all photons, and attenuation in 1/pixel with the columns
-    over which a sample is spread that lets so much of the beam through.
-
-    Parameters
-    ----------
-    n_columns : int
-    electrons : float
-        Of the open beam, a pixel and projection.
-    n_angles : int
-    """
-    return n_columns / math.sqrt(electrons * n_angles)
 
 
 def denoised_share(denoiser: Denoiser, relative_noise: float) -> float:

@@ -21,11 +21,11 @@ from ..geometry import ScanGeometry
 from ..intake.archive import documents
 from ..intake.documents import ScanDocuments
 from ..intake.frame_store import FrameStore
+from ..intake.reference_runs import ReferenceRuns
 from ..pipeline.slabs import SlabPipeline, find_rotation_centre
 from ..publish.identity import is_derived
 from ..publish.query import DOSE_KEY, ScanQuery, raw_runs, start_of
 from ..recon.preprocess import Fields
-from ..run.reference_runs import ReferenceRuns
 from .open_scan import OpenScan
 
 logger = logging.getLogger(__name__)

@@ -108,6 +108,22 @@ def measure_noise(flats: np.ndarray, darks: np.ndarray) -> NoiseProfile:
     )
 
 
+def relative_noise(n_columns: int, electrons: float, n_angles: int) -> float:
+    """Noise of a slice relative to its attenuation, but for a factor that scans have in common.
+
+    Noise in 1/pixel falls with the root of all photons, and attenuation in 1/pixel with the columns
+    over which a sample is spread that lets so much of the beam through.
+
+    Parameters
+    ----------
+    n_columns : int
+    electrons : float
+        Of the open beam, a pixel and projection.
+    n_angles : int
+    """
+    return n_columns / math.sqrt(electrons * n_angles)
+
+
 def detector_mismatch(card: ModelCard, here: NoiseProfile) -> str | None:
     """Say whether a model has learned from another detector than that of a scan.
 

@@ -19,7 +19,6 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from tqdm import tqdm
 
 from ..config import FilterName
-from ..denoise.denoiser import estimate_noise
 from ..denoise.windows import window_indices
 from ..errors import ConfigurationError
 from ..geometry import ScanGeometry
@@ -28,6 +27,7 @@ from ..recon.flatfield import attenuation, transmission
 from ..recon.gridrec import Gridrec
 from ..recon.phantoms import TRAINING_FAMILIES, make_phantom
 from ..recon.volumes import VOLUME_FAMILIES, make_volume
+from ..trust.noise import estimate_noise
 
 logger = logging.getLogger(__name__)
 

@@ -19,11 +19,10 @@ import torch
 
 from ..errors import ConfigurationError, NoScansError, TomoGANError
 from ..publish.query import DOSE_KEY, ScanQuery, start_of
-from ..run.harmless import relative_noise
 from .catalogs import Rejection, ScanReader, find_runs, reject, uid_of
 from .dose_pairs import PAIR_KEY, paired_scans
 from .noise2inverse import SPLITS, scan_splits, split_pairs
-from .noise_profile import NoiseProfile, measure_noise, split_exposure
+from .noise_profile import NoiseProfile, measure_noise, relative_noise, split_exposure
 from .open_scan import OpenScan
 from .pairs import Pairs
 from .pairs_file import open_pairs, provenance_of, write_pairs

@@ -13,7 +13,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch.nn import functional as F
 
-from ..denoise.noise import estimate_noise
+from .noise import estimate_noise
 
 TRAITS = (
     "noise for its contrast",

@@ -20,9 +20,9 @@ from tomogan_bluesky import (
 )
 from tomogan_bluesky.config import ReferenceFiles, StoredFrames
 from tomogan_bluesky.errors import IntakeError
+from tomogan_bluesky.intake.reference_runs import ReferenceRuns
 from tomogan_bluesky.intake.references import mean_frame
 from tomogan_bluesky.publish.catalog import derived_runs
-from tomogan_bluesky.run.reference_runs import ReferenceRuns
 
 FRAMES = Frames()
 

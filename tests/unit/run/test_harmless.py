@@ -4,13 +4,13 @@ import pytest
 import torch
 from generators import CALIBRATION, CARD
 
-from tomogan_bluesky.denoise.noise import estimate_noise
 from tomogan_bluesky.recon.beam import Beam, simulate_scan
 from tomogan_bluesky.recon.gridrec import Gridrec
-from tomogan_bluesky.run.harmless import HarmlessDenoiser, denoised_share, relative_noise, suited
+from tomogan_bluesky.run.harmless import HarmlessDenoiser, denoised_share, suited
 from tomogan_bluesky.training.metrics import field_of_view
-from tomogan_bluesky.training.noise_profile import NoiseProfile, measure_noise
+from tomogan_bluesky.training.noise_profile import NoiseProfile, measure_noise, relative_noise
 from tomogan_bluesky.training.pinned import PINNED_SETS, PinnedScans
+from tomogan_bluesky.trust.noise import estimate_noise
 
 PROFILE = NoiseProfile(gain=1, read_noise=3, flat_electrons=5e4, flat_pattern=0, blur_px=0)
 

@@ -11,11 +11,11 @@ from typing import Any
 
 from ..config import ScanConfig
 from ..errors import IntakeError, MissingFramesError
-from ..intake.archive import documents
-from ..intake.documents import ScanDocuments
-from ..intake.frame_store import FrameStore
-from ..intake.reference_files import find_reference_files, read_references
-from ..intake.references import References
+from .archive import documents
+from .documents import ScanDocuments
+from .frame_store import FrameStore
+from .reference_files import find_reference_files, read_references
+from .references import References
 
 # Mean frames are small; a beamline goes back to those of the last few samples.
 _KEPT = 8
