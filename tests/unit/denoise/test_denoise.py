@@ -11,6 +11,7 @@ from tomogan_bluesky.errors import ConfigurationError, ModelError, ModelNotFound
 from tomogan_bluesky.models.artifact import export_model
 from tomogan_bluesky.models.files import model_sha256
 from tomogan_bluesky.models.generator import build_generator
+from tomogan_bluesky.trust.noise import estimate_noise
 
 
 @pytest.fixture
