@@ -38,6 +38,7 @@ import torch
 from tomogan_bluesky.config import DEFAULT_MODEL, FilterName, ReconstructionConfig
 from tomogan_bluesky.denoise.denoiser import Denoiser, TorchScriptDenoiser
 from tomogan_bluesky.denoise.refiltered import refiltered
+from tomogan_bluesky.denoise.turned import turned
 from tomogan_bluesky.run.harmless import HarmlessDenoiser, denoised_share
 from tomogan_bluesky.training.goals import Verdict, verdict_table, verdicts
 from tomogan_bluesky.training.interpolated import Views
@@ -74,7 +75,7 @@ def denoised(
 def networks(args: argparse.Namespace) -> Iterator[tuple[str, Denoiser]]:
     """The models by name; with another filter than theirs, also without regard to that."""
     for model in args.model:
-        network = TorchScriptDenoiser(model, device=args.device)
+        network = turned(TorchScriptDenoiser(model, device=args.device), args.sides)
         name = network.card.name
         if args.filter is not None:
             yield f"{name}, unaware", network
@@ -220,6 +221,13 @@ def parse() -> argparse.Namespace:
         choices=[f for f in get_args(FilterName) if f != "none"],
         metavar="NAME",
         help="reconstruct with this filter; the model is also tried without regard to it",
+    )
+    parser.add_argument(
+        "--sides",
+        type=int,
+        choices=(1, 2, 4, 8),
+        default=1,
+        help="of so many sides of a slice, turned and mirrored, the mean is taken (1)",
     )
     parser.add_argument(
         "--linear",

@@ -62,6 +62,13 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         help="score them again as a back-projection that interpolates linearly shows them, with "
         "which the goals were set",
     )
+    parser.add_argument(
+        "--sides",
+        type=int,
+        choices=(1, 2, 4, 8),
+        default=1,
+        help="of so many sides of a slice, turned and mirrored, the mean is taken (1)",
+    )
     add_catalog_options(parser.add_argument_group("archived scans").add_mutually_exclusive_group())
     add_scan_options(parser)
     parser.add_argument("--by-kind", action="store_true", help="a row for each kind of sample")
@@ -76,13 +83,17 @@ def run(args: argparse.Namespace) -> int:
 
     from ..config import DEFAULT_MODEL
     from ..denoise.denoiser import TorchScriptDenoiser
+    from ..denoise.turned import turned
     from ..training.goals import verdict_table, verdicts
     from ..training.reliability import reliability_table
     from ..training.scoring import table
 
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    models = [TorchScriptDenoiser(m, args.device) for m in args.model or [DEFAULT_MODEL]]
+    models = [
+        turned(TorchScriptDenoiser(m, args.device), args.sides)
+        for m in args.model or [DEFAULT_MODEL]
+    ]
     names = _names(args.model or [DEFAULT_MODEL], models)
     intervals: list[Reliability] = []
     if args.catalog is not None or args.tiled is not None:

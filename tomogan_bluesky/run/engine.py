@@ -13,6 +13,7 @@ import torch
 
 from ..config import Settings
 from ..denoise.denoiser import Denoiser, TorchScriptDenoiser
+from ..denoise.turned import turned
 from ..errors import ConfigurationError
 from ..intake.reference_runs import ReferenceRuns
 from ..models.files import registry_folder
@@ -56,7 +57,7 @@ class Engine:
     progress: Progress | None = None
     reference_runs: ReferenceRuns = field(init=False)
     centres: dict[int, float] = field(default_factory=dict)
-    _current: TorchScriptDenoiser | None = field(default=None, init=False)
+    _current: Denoiser | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.reference_runs = ReferenceRuns(self.settings.scan, self.publishers.find_run)
@@ -101,10 +102,7 @@ class Engine:
         if (folder := registry_folder(self.model)) is not None:
             return self._registered(folder, start_doc, settings or self.settings)
         if isinstance(self.model, str | Path):
-            denoising = self.settings.denoising
-            self.model = TorchScriptDenoiser(
-                self.model, self.resolved_device(), denoising.noise, denoising.tile
-            )
+            self.model = self._load(self.model)
         return self.model
 
     def _registered(
@@ -115,8 +113,12 @@ class Engine:
         instrument = Instrument.of_run(start_doc, settings.reconstruction)
         path, sha256 = Registry(folder).resolve(instrument)
         if self._current is None or self._current.sha256 != sha256:
-            denoising = self.settings.denoising
-            self._current = TorchScriptDenoiser(
-                path, self.resolved_device(), denoising.noise, denoising.tile, sha256
-            )
+            self._current = self._load(path, sha256)
         return self._current
+
+    def _load(self, path_or_name: Path | str, sha256: str | None = None) -> Denoiser:
+        settings = self.settings.denoising
+        denoiser = TorchScriptDenoiser(
+            path_or_name, self.resolved_device(), settings.noise, settings.tile, sha256
+        )
+        return turned(denoiser, settings.sides)
