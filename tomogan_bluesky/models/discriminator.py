@@ -11,6 +11,9 @@ from torch.nn.utils.parametrizations import spectral_norm
 from torch.nn.utils.parametrize import register_parametrization
 
 _LEAK = 0.2  # slope below zero
+# Of the noisy slices, beside a candidate: at their full height it is their noise, the same beside a
+# target and a denoised slice, that the first layers would see and little else.
+_QUIET = 0.1
 
 
 class _ZeroSum(nn.Module):
@@ -28,7 +31,8 @@ class PatchDiscriminator(nn.Module):
     steep instead (Miyato et al., ICLR 2018), which is what makes generators collapse. The kernels
     of the first layer sum to zero, so that it sees differences between pixels only: what tells a
     denoised slice from a target is a few hundredths of the attenuation that both have in common,
-    which would drown it. Its biases begin at zero: they are common to all patches, too.
+    which would drown it. So would the noise of the noisy slices: they enter at a tenth of their
+    height. Its biases begin at zero: they are common to all patches, too.
 
     Parameters
     ----------
@@ -67,7 +71,7 @@ class PatchDiscriminator(nn.Module):
         torch.Tensor, float32, shape (N, 1, H / 8 - 2, W / 8 - 2)
             Logits, one a patch.
         """
-        return self.layers(torch.cat([noisy, candidate], 1))
+        return self.layers(torch.cat([_QUIET * noisy, candidate], 1))
 
 
 def receptive_field(layers: nn.Module) -> int:
