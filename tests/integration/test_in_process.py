@@ -21,6 +21,7 @@ from tomogan_bluesky import (
 from tomogan_bluesky.errors import ConfigurationError
 from tomogan_bluesky.publish.catalog import attempts
 from tomogan_bluesky.publish.tiled_publisher import TiledPublisher
+from tomogan_bluesky.torch_environment import TORCH_ENVIRONMENT
 
 RECONSTRUCTION = ReconstructionConfig(slab_rows=2)
 QUIET = LiveConfig(preview_every_s=None)  # whether there are previews depends on the time
@@ -96,6 +97,12 @@ def test_a_process_gives_the_documents_and_the_bits_of_a_thread(process, pages):
     assert report.seconds.keys() == expected.seconds.keys()
     assert untimed(report) == untimed(expected)
     assert process.progress == [(report.raw_uid, 2, 3), (report.raw_uid, 3, 3)]
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="the kernel is not Linux")
+def test_torch_finds_its_environment_there(process):
+    found = Path(f"/proc/{process.callback.worker_pid}/environ").read_text().split("\0")
+    assert {f"{name}={value}" for name, value in TORCH_ENVIRONMENT.items()} <= set(found)
 
 
 def test_metadata_of_any_kind_costs_no_scan(process, caplog):

@@ -69,18 +69,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     stages.add_argument("--ssim-weight", type=float, help="of SSIM, of one scale, in the loss (0)")
     stages.add_argument("--ms-ssim-weight", type=float, help="of MS-SSIM in the loss (0)")
     stages.add_argument("--adversarial-loss", choices=("bce", "hinge"), help="bce (default)")
-    stages.add_argument("--adversarial-weight", type=float, help="(3e-2)")
+    stages.add_argument("--adversarial-weight", type=float, help="(5e-3)")
     stages.add_argument(
         "--critic-alone",
         type=int,
         metavar="STEPS",
-        help="a gan stage begins with such many, a fifth at most, of the discriminator alone (50)",
+        help="a gan stage begins with such many, a fifth at most, of the discriminator alone (100)",
     )
     stages.add_argument(
         "--critic-rate",
         type=float,
         metavar="R",
-        help="learning rate of the discriminator over that of the generator (2)",
+        help="learning rate of the discriminator over that of the generator (10)",
     )
     stages.add_argument(
         "--feature-backbone",

@@ -130,9 +130,9 @@ _REVIEW_WEIGHTS = {"adversarial_weight": 1e-3, "feature_weight": 1e-2, "feature_
 # knows nothing, which learns fast (two rates: Heusel et al., NeurIPS 2017).
 _GAN: dict[str, Any] = {
     "learning_rate": 1e-4,
-    "critic_rate": 2.0,
-    "critic_alone": 50,
-    "adversarial_weight": 3e-2,
+    "critic_rate": 10.0,
+    "critic_alone": 100,
+    "adversarial_weight": 5e-3,
     "feature_weight": 3e-2,
 }
 
