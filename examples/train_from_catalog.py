@@ -50,6 +50,8 @@ def main(
     """Scan, train, evaluate, denoise; returns the uid of the derived run."""
     angles_deg = np.linspace(0, 180, n_angles)
     catalog, output = Path(folder) / "catalog", Path(folder) / "model"
+    if output.exists():
+        raise SystemExit(f"{output} holds a model already: name another folder")
     with serve_catalog(catalog) as server:
         # 1. Scans of some samples at full dose and at a quarter of it, into the catalog.
         for seed, family in enumerate(families):
