@@ -61,15 +61,16 @@ def parse_query(words: Sequence[str]) -> ScanQuery:
     Raises
     ------
     ConfigurationError
-        A word without a sign, or a value that does not fit its key.
+        A word without a sign, a key that is asked for twice, or a value that does not fit its key.
     """
     asked: dict[str, Any] = {"where": {}, "at_least": {}, "at_most": {}}
     for word in words:
         key, kind, text = _parts(word)
-        if kind == "where" and key in _NAMED:
-            asked[key] = text
-        else:
-            asked[kind][key] = _value(text, is_date=kind != "where")
+        named = kind == "where" and key in _NAMED
+        into = asked if named else asked[kind]
+        if key in into:
+            raise ConfigurationError(f"--query: expected {key!r} once, got it again in {word!r}")
+        into[key] = text if named else _value(text, is_date=kind != "where")
     return checked(ScanQuery, asked, "--query")
 
 

@@ -33,6 +33,13 @@ def test_words_become_a_query():
     )
 
 
+def test_a_key_is_asked_for_once():
+    parse_query(["number>=1", "number<=2", "number=2"])
+    for twice in (["a=1", "a=2"], ["sample=x", "sample=x"], ["n>=1", "n>=2"]):
+        with pytest.raises(ConfigurationError, match="once, got it again in"):
+            parse_query(twice)
+
+
 @pytest.mark.parametrize(
     ("word", "message"),
     [
