@@ -8,6 +8,7 @@ import httpx
 import numpy as np
 import pytest
 import stamina
+from processes import until
 from proxy import Proxy
 from scans import scan_documents, slice_events
 from tiled.client import from_uri
@@ -79,10 +80,7 @@ def run_through(callback, docs):
 
 def wait_for(name):
     """Until everything that a courier, or a postman, has at hand was brought."""
-    for thread in threading.enumerate():
-        if thread.name == f"tomogan-{name}":
-            thread.join(30)
-            assert not thread.is_alive(), "what waits was not brought"
+    until(lambda: f"tomogan-{name}" not in {thread.name for thread in threading.enumerate()})
 
 
 def truth(docs):
