@@ -22,7 +22,8 @@ def profile(tmp_path):
 
 
 @pytest.mark.parametrize("command", ["serve --tiled http://127.0.0.1:9", "replay -1 --catalog c"])
-def test_a_model_that_there_is_not_is_known_at_once(command, profile, capsys):
+def test_a_model_that_there_is_not_is_known_at_once(command, profile, capsys, monkeypatch):
+    monkeypatch.setattr("tomogan_bluesky.serving.server.Server.run", lambda _: None)
     for words in (["--model", "unet9"], ["--profile", str(profile("model: unet9"))]):
         assert cli.main([*command.split(), *words]) == 1
         assert f"no model is called 'unet9'; expected one of: {DEFAULT_MODEL}" in (
